@@ -1,0 +1,72 @@
+"""2-D image VAE, applied to each frame of a clip in micro-batches. The network is diffusers' AutoencoderKL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from opensora_demo.codecs.temporal_vae import sample_gaussian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageVaeConfig:
+    """Numbers of the image VAE. The defaults are the SDXL autoencoder that Open-Sora 1.2 starts from.
+
+    `pixel_unshuffle` > 1 folds squares of that many pixels into channels before the network, so that a tiny model
+    spends no convolutions at full resolution. `latent_scale` multiplies latents (0.18215 in 1.x, as in DiT).
+    """
+
+    latent_channels: int = 4
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_groups: int = 32
+    mid_attention: bool = True
+    pixel_unshuffle: int = 1
+    latent_scale: float = 0.18215
+    micro_batch: int = 4
+
+    @property
+    def space_factor(self) -> int:
+        return self.pixel_unshuffle * 2 ** (len(self.block_channels) - 1)
+
+
+class ImageVAE(nn.Module):
+    """Frames (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t, h / 8, w / 8), each frame by itself."""
+
+    def __init__(self, cfg: ImageVaeConfig) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL  # late: importing diffusers takes longer than importing torch
+
+        self.cfg = cfg
+        levels = len(cfg.block_channels)
+        self.module = AutoencoderKL(
+            in_channels=3 * cfg.pixel_unshuffle**2,
+            out_channels=3 * cfg.pixel_unshuffle**2,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=cfg.block_channels,
+            layers_per_block=cfg.layers_per_block,
+            latent_channels=cfg.latent_channels,
+            norm_num_groups=cfg.norm_groups,
+            mid_block_add_attention=cfg.mid_attention,
+        )
+
+    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents times `latent_scale`; a draw from the posterior with a generator, its mean without."""
+        b = video.shape[0]
+        frames = F.pixel_unshuffle(rearrange(video, "b c t h w -> (b t) c h w"), self.cfg.pixel_unshuffle)
+        moments = torch.cat([self.module.quant_conv(self.module.encoder(m)) for m in frames.split(self.cfg.micro_batch)])
+        mean, log_variance = moments.chunk(2, dim=1)
+        z = sample_gaussian(mean, log_variance.clamp(-30.0, 20.0), generator) * self.cfg.latent_scale
+        return rearrange(z, "(b t) c h w -> b c t h w", b=b)
+
+    def decode(self, z: Tensor) -> Tensor:
+        b = z.shape[0]
+        z = rearrange(z, "b c t h w -> (b t) c h w") / self.cfg.latent_scale
+        frames = torch.cat([self.module.decoder(self.module.post_quant_conv(m)) for m in z.split(self.cfg.micro_batch)])
+        frames = F.pixel_shuffle(frames, self.cfg.pixel_unshuffle)
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=b)

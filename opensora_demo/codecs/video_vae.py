@@ -1,0 +1,75 @@
+"""Two-stage 3-D VAE of Open-Sora 1.2: a 2-D VAE per frame, then a causal temporal VAE, in chunks of 17 frames.
+
+Names follow the published checkpoint: `spatial_vae.module.*`, `temporal_vae.*`, `scale`, `shift`.
+Source: Open-Sora v1.2.0 opensora/models/vae/vae.py (VideoAutoencoderPipeline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
+from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig, sample_gaussian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoVaeConfig:
+    """`chunk_frames` frames are coded together and know nothing of their neighbours (17 in 1.2)."""
+
+    image: ImageVaeConfig = field(default_factory=ImageVaeConfig)
+    temporal: TemporalVaeConfig = field(default_factory=TemporalVaeConfig)
+    chunk_frames: int = 17
+
+
+class VideoVAE(nn.Module):
+    """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t', h / 8, w / 8) of about zero mean and unit variance.
+
+    Latents leave as (z - shift) / scale, with `shift` and `scale` per channel measured on data, and enter `decode`
+    the same way: nothing outside this class knows either number.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, cfg: VideoVaeConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.spatial_vae = ImageVAE(cfg.image)
+        self.temporal_vae = TemporalVAE(cfg.temporal)
+        channels = cfg.temporal.latent_channels
+        self.register_buffer("scale", torch.ones(1, channels, 1, 1, 1))
+        self.register_buffer("shift", torch.zeros(1, channels, 1, 1, 1))
+
+    @property
+    def latent_channels(self) -> int:
+        return self.cfg.temporal.latent_channels
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """(t', h', w') of a clip's latents: every chunk is padded to a multiple of the time factor by itself."""
+        chunk, factor = self.cfg.chunk_frames, self.cfg.temporal.time_factor
+        full, rest = divmod(frames, chunk)
+        latent_frames = full * -(-chunk // factor) + -(-rest // factor)
+        return latent_frames, height_px // self.cfg.image.space_factor, width_px // self.cfg.image.space_factor
+
+    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents of a clip; posterior samples with a generator, posterior means without."""
+        z = self.spatial_vae.encode(video, generator)
+        parts = [self.temporal_vae.encode(part) for part in z.split(self.cfg.chunk_frames, dim=2)]
+        latents = torch.cat([sample_gaussian(mean, log_variance, generator) for mean, log_variance in parts], dim=2)
+        return (latents - self.shift) / self.scale
+
+    def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
+        """Decoded frames, one chunk at a time, so that memory does not grow with the clip."""
+        latents = latents * self.scale + self.shift
+        step = -(-self.cfg.chunk_frames // self.cfg.temporal.time_factor)
+        for part in latents.split(step, dim=2):
+            count = min(self.cfg.chunk_frames, frames)
+            yield self.spatial_vae.decode(self.temporal_vae.decode(part, count))
+            frames -= count
+
+    def decode(self, latents: Tensor, frames: int) -> Tensor:
+        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

@@ -1,0 +1,184 @@
+"""STDiT3, the spatial-temporal diffusion transformer of Open-Sora 1.2.
+
+Blocks alternate: spatial attention among the tokens of a frame, temporal attention among the tokens of a place; each
+is followed by cross-attention to the text and an MLP, modulated by adaLN-single (Chen et al., PixArt-alpha, 2023).
+Parameter names follow the published checkpoint. Source: Open-Sora v1.2.0 opensora/models/stdit/stdit3.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
+from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
+from opensora_demo.nn.modulation import modulate
+from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class STDiT3Config:
+    """Numbers of an STDiT3; the defaults are the published XL/2.
+
+    `pooled_text` adds the mean of the projected text tokens to the time embedding, which helps a tiny model and is
+    not in the published layout.
+    """
+
+    in_channels: int = 4
+    patch: tuple[int, int, int] = (1, 2, 2)
+    width: int = 1152
+    depth: int = 28
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    text_channels: int = 4096
+    max_tokens: int = 300
+    qk_norm: bool = True
+    learned_sigma: bool = True
+    base_px: int = 512
+    pooled_text: bool = False
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learned_sigma else 1)
+
+
+class Block(nn.Module):
+    """Attention over space or time, cross-attention, MLP. x is (b, t, s, d); modulation is (b, t or 1, 6 d)."""
+
+    def __init__(self, cfg: STDiT3Config, *, temporal: bool) -> None:
+        super().__init__()
+        self.temporal = temporal
+        self.norm1 = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
+        self.attn = SelfAttention(cfg.width, cfg.heads, qk_norm=cfg.qk_norm)
+        self.cross_attn = CrossAttention(cfg.width, cfg.heads)
+        self.norm2 = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
+        self.mlp = Mlp(cfg.width, int(cfg.width * cfg.mlp_ratio))
+        self.scale_shift_table = nn.Parameter(torch.randn(6, cfg.width) / cfg.width**0.5)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rope: RotaryTable | None
+    ) -> Tensor:
+        b, frames = x.shape[:2]
+        table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))  # (b, t or 1, 6, d)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = table[..., None, :].unbind(2)  # (b, t or 1, 1, d)
+
+        h = modulate(self.norm1(x), shift_a, scale_a)
+        if self.temporal:
+            h = self.attn(rearrange(h, "b t s d -> (b s) t d"), rope)
+            h = rearrange(h, "(b s) t d -> b t s d", b=b)
+        else:
+            h = self.attn(rearrange(h, "b t s d -> (b t) s d"))
+            h = rearrange(h, "(b t) s d -> b t s d", b=b)
+        x = torch.addcmul(x, gate_a, h)
+
+        h = self.cross_attn(rearrange(x, "b t s d -> b (t s) d"), k, v, mask)
+        x = x + rearrange(h, "b (t s) d -> b t s d", t=frames)
+
+        return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, cfg: STDiT3Config) -> None:
+        super().__init__()
+        pt, ph, pw = cfg.patch
+        self.norm_final = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
+        self.linear = nn.Linear(cfg.width, pt * ph * pw * cfg.out_channels)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, cfg.width) / cfg.width**0.5)
+
+    def forward(self, x: Tensor, time: Tensor, still: Tensor, x_mask: Tensor | None) -> Tensor:
+        x = self._modulate(x, time)  # with the raw time embedding, not the output of t_block
+        if x_mask is not None:
+            # The reference norms and modulates given frames a second time, on top of the first: kept, for equality.
+            x = torch.where(x_mask[:, :, None, None], x, self._modulate(x, still))
+        return self.linear(x)
+
+    def _modulate(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + time[:, None]).unbind(1)  # (b, d)
+        return modulate(self.norm_final(x), shift[:, None, None], scale[:, None, None])
+
+
+class STDiT3(nn.Module):
+    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS."""
+
+    def __init__(self, cfg: STDiT3Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.rope = RotaryFrequencies(cfg.width // cfg.heads)
+        self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
+        self.t_embedder = ScalarEmbedder(cfg.width)
+        self.fps_embedder = ScalarEmbedder(cfg.width)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
+        self.y_embedder = CaptionEmbedder(cfg.text_channels, cfg.width, cfg.max_tokens)
+        if cfg.pooled_text:
+            self.y_pool = nn.Linear(cfg.width, cfg.width)
+        self.spatial_blocks = nn.ModuleList(Block(cfg, temporal=False) for _ in range(cfg.depth))
+        self.temporal_blocks = nn.ModuleList(Block(cfg, temporal=True) for _ in range(cfg.depth))
+        self.final_layer = FinalLayer(cfg)
+
+    def initialise(self) -> None:
+        """Weights to start training from: xavier for linear layers, 0.02 normal for embedders, zeros where a branch ends."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.view(self.cfg.width, -1))
+        for linear in (*self.t_embedder.mlp[::2], *self.fps_embedder.mlp[::2], self.t_block[1],
+                       self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+            nn.init.normal_(linear.weight, std=0.02)
+        for block in (*self.spatial_blocks, *self.temporal_blocks):
+            nn.init.zeros_(block.cross_attn.proj.weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    def null_text(self, tokens: int) -> Tensor:
+        """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
+        return self.y_embedder.y_embedding[:tokens]
+
+    def project_text(self, y: Tensor, lengths: Tensor | None = None) -> TextKeys:
+        """Text features (b, n, c) -> keys and values of all blocks, spatial and temporal in turn.
+
+        `lengths` (b) are the tokens that count, from the first; without it all do.
+        """
+        counts = None if lengths is None else torch.arange(y.shape[1], device=y.device) < lengths[:, None]  # (b, n)
+        y = self.y_embedder(y)
+        pooled = None
+        if self.cfg.pooled_text:
+            share = torch.ones(y.shape[:2], device=y.device) if counts is None else counts.float()
+            pooled = self.y_pool(((share / share.sum(1, keepdim=True))[..., None].to(y.dtype) * y).sum(1))
+        keys, values = zip(*(block.cross_attn.project_text(y) for block in self._blocks()), strict=True)
+        return TextKeys(keys, values, None if counts is None else counts[:, None, None], pooled)
+
+    def _blocks(self) -> list[Block]:
+        return [b for pair in zip(self.spatial_blocks, self.temporal_blocks, strict=True) for b in pair]  # type: ignore[misc]
+
+    def forward(
+        self, x: Tensor, timestep: Tensor, text: TextKeys, *, fps: Tensor, height_px: float, width_px: float,
+        x_mask: Tensor | None = None,
+    ) -> Tensor:
+        """timestep (b) in 0..1000, fps (b); x_mask (b, t') is False for frames that are given: they count as t = 0."""
+        size = x.shape[2:]
+        grid_t, grid_h, grid_w = patch_grid(self.cfg.patch, (size[0], size[1], size[2]))
+        scale = (height_px * width_px) ** 0.5 / self.cfg.base_px
+
+        x = self.x_embedder(x)  # (b, t, s, d)
+        base_size = round((grid_h * grid_w) ** 0.5)
+        x = x + sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype)
+
+        extra = self.fps_embedder(fps)
+        if text.pooled is not None:
+            extra = extra + text.pooled
+        time = still = self.t_embedder(timestep) + extra  # (b, d)
+        modulation = self.t_block(time)[:, None]  # (b, 1, 6 d)
+        if x_mask is not None:
+            still = self.t_embedder(torch.zeros_like(timestep)) + extra
+            modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])  # (b, t, 6 d)
+
+        rope = self.rope.table(grid_t)
+        for i, block in enumerate(self._blocks()):
+            x = block(x, modulation, text.keys[i], text.values[i], text.mask, rope)
+
+        x = self.final_layer(x, time, still, x_mask)  # (b, t, s, pt * ph * pw * out_channels)
+        return unpatchify(x, self.cfg.patch, (size[0], size[1], size[2])).float()

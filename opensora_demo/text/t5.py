@@ -1,0 +1,80 @@
+"""T5 as text encoder (transformers' T5EncoderModel): prompts -> features for cross-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class T5Config:
+    """Numbers of the encoder; the defaults are T5 v1.1 XXL, which every published Open-Sora uses."""
+
+    vocabulary: int = 32128
+    width: int = 4096
+    layers: int = 24
+    heads: int = 64
+    head_width: int = 64
+    hidden: int = 10240
+    max_tokens: int = 300
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """y (b, n, c) features; lengths (b) tokens that count, from the first; per prompt the words it does not know
+    and the tokens that were cut off."""
+
+    y: Tensor
+    lengths: Tensor
+    unknown: tuple[tuple[str, ...], ...]
+    cut_tokens: tuple[int, ...]
+
+
+class T5TextEncoder(nn.Module):
+    """Tokenizer and encoder. Prompts are lower-cased by the tokenizer, cut at `max_tokens` and end with </s>."""
+
+    def __init__(self, cfg: T5Config, tokenizer_file: Path) -> None:
+        super().__init__()
+        from transformers import PreTrainedTokenizerFast, T5EncoderModel  # late: 3 x the import time of torch
+        from transformers import T5Config as HubT5Config
+
+        self.cfg = cfg
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(tokenizer_file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        )
+        self.model = T5EncoderModel(HubT5Config(
+            vocab_size=cfg.vocabulary, d_model=cfg.width, d_kv=cfg.head_width, d_ff=cfg.hidden, num_layers=cfg.layers,
+            num_heads=cfg.heads, dropout_rate=cfg.dropout, feed_forward_proj="gated-gelu", is_encoder_decoder=False,
+            use_cache=False, tie_word_embeddings=False,
+        ))
+
+    def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, tuple[tuple[str, ...], ...], tuple[int, ...]]:
+        """ids (b, n), lengths (b), unknown words and tokens cut off, for each prompt."""
+        rows, unknown, cut = [], [], []
+        for prompt in prompts:
+            encoding = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+            ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+            strange = [prompt[a:b] for i, (a, b) in zip(ids, offsets, strict=True) if i == self.tokenizer.unk_token_id]
+            unknown.append(tuple(dict.fromkeys(strange)))
+            room = self.cfg.max_tokens - 1
+            cut.append(max(len(ids) - room, 0))
+            rows.append([*ids[:room], self.tokenizer.eos_token_id])
+        lengths = torch.tensor([len(r) for r in rows])
+        ids = torch.full((len(rows), int(lengths.max())), int(self.tokenizer.pad_token_id))
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        return ids, lengths, tuple(unknown), tuple(cut)
+
+    def encode_ids(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        return self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (b, n, width)
+
+    def forward(self, prompts: list[str]) -> TextFeatures:
+        device = next(self.model.parameters()).device
+        ids, lengths, unknown, cut = self.tokenize(prompts)
+        ids, lengths = ids.to(device), lengths.to(device)
+        return TextFeatures(self.encode_ids(ids, lengths), lengths, unknown, cut)

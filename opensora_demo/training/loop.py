@@ -1,0 +1,166 @@
+"""One training loop for all models: workers that share gradients, warm-up / constant / cool-down, EMA, resume.
+
+Several single-thread workers with averaged gradients beat one process with several threads on small machines: they
+slow down gently when something else uses the cores, where OpenMP collapses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from opensora_demo.training.muon import Muon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero."""
+
+    run_dir: Path
+    steps: int
+    cooldown: int
+    lr: float
+    warmup: int = 50
+    clip: float = 1.0
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    seed: int = 1
+    workers: int = 2
+    log_every: int = 20
+    save_every_s: float = 120.0
+
+
+class Job(Protocol):
+    """What is trained: a module and the loss of one fresh batch."""
+
+    model: nn.Module
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]: ...
+
+
+def learning_rate(cfg: LoopConfig, step: int) -> float:
+    """Warm-up, constant, then linear to zero over the cool-down (WSD; Hu et al., MiniCPM, 2024)."""
+    return cfg.lr * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
+
+
+def average_gradients(params: list[nn.Parameter]) -> float:
+    """Mean gradient over the workers, in place; answers its norm."""
+    flat = torch.cat([p.grad.flatten() for p in params if p.grad is not None])
+    if dist.is_initialized():
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        at = 0
+        for p in params:
+            if p.grad is not None:
+                p.grad.copy_(flat[at:at + p.numel()].view_as(p))
+                at += p.numel()
+    return float(flat.norm())
+
+
+def read_overrides(path: Path, cfg: LoopConfig) -> LoopConfig:
+    """`control.json` in the run's folder changes steps, cooldown and lr of a running job (say, to end it early)."""
+    from dataclasses import replace
+
+    try:
+        changes = json.loads((path / "control.json").read_text())
+        return replace(cfg, **{k: changes[k] for k in ("steps", "cooldown", "lr") if k in changes})
+    except (OSError, ValueError):
+        return cfg
+
+
+def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) -> None:
+    torch.set_num_threads(1)
+    if cfg.workers > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        dist.init_process_group("gloo", rank=rank, world_size=cfg.workers)
+    torch.manual_seed(cfg.seed)  # the initial weights, equal on every worker
+    job = make_job()
+    params = [p for p in job.model.parameters() if p.requires_grad]
+    optimiser = Muon(
+        ((n, p) for n, p in job.model.named_parameters() if p.requires_grad), lr=cfg.lr, weight_decay=cfg.weight_decay
+    )
+    ema = {k: v.detach().clone() for k, v in job.model.state_dict().items()}
+    step, seconds = 0, 0.0
+    checkpoint = cfg.run_dir / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        job.model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        ema = {k: v.clone() for k, v in saved["ema"].items()}
+        step, seconds = saved["step"], saved["seconds"]
+        del saved
+    rng = np.random.default_rng((cfg.seed, rank, step))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    started = last_save = last_log = time.monotonic()
+    totals: dict[str, float] = {}
+    base, done = cfg, False
+    while not done:
+        if step % cfg.log_every == 0:
+            cfg = read_overrides(cfg.run_dir, base)
+        job.model.train()
+        loss, metrics = job.loss(rng, generator, step)
+        loss.backward()
+        norm = average_gradients(params)
+        if norm > cfg.clip:
+            for p in params:
+                if p.grad is not None:
+                    p.grad *= cfg.clip / norm
+        optimiser.set_lr(learning_rate(cfg, step))
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        step += 1
+        if rank == 0:
+            decay = min(cfg.ema_decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for k, v in job.model.state_dict().items():
+                    if v.is_floating_point():
+                        ema[k].lerp_(v, 1 - decay)
+        for k, value in {"loss": float(loss.detach()), "norm": norm, **metrics}.items():
+            totals[k] = totals.get(k, 0.0) + value / cfg.log_every
+        now = time.monotonic()
+        if step % cfg.log_every == 0:
+            if rank == 0:
+                record = {"step": step, "s": round(seconds + now - started, 1), "s_per_step": (now - last_log) / cfg.log_every,
+                          **{k: round(v, 5) for k, v in totals.items()}}
+                with (cfg.run_dir / "log.jsonl").open("a") as f:
+                    f.write(json.dumps(record) + "\n")
+            totals, last_log = {}, now
+        done = step >= cfg.steps
+        if rank == 0 and (done or now - last_save > cfg.save_every_s):
+            state = {"model": job.model.state_dict(), "ema": ema, "optimiser": optimiser.state_dict(),
+                     "step": step, "seconds": seconds + now - started}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+            last_save = now
+    if cfg.workers > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def train(make_job: Callable[[], Job], cfg: LoopConfig) -> None:
+    """Run to the end; continues from `run_dir/checkpoint.pt` if there is one. `make_job` must be picklable."""
+    cfg.run_dir.mkdir(parents=True, exist_ok=True)
+    (cfg.run_dir / "config.json").write_text(json.dumps(asdict(cfg), default=str, indent=1))
+    port = 20000 + os.getpid() % 20000
+    if cfg.workers == 1:
+        _work(0, make_job, cfg, port)
+    else:
+        mp.start_processes(_work, (make_job, cfg, port), nprocs=cfg.workers, start_method="spawn")
+
+
+def load_ema(run_dir: Path, module: nn.Module) -> dict[str, float]:
+    """Put a run's averaged weights into `module`; answers its step and training seconds."""
+    saved = torch.load(run_dir / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
+    module.load_state_dict(saved["ema"])
+    return {"step": saved["step"], "seconds": saved["seconds"]}

@@ -1,0 +1,106 @@
+"""Train both stages of the video VAE together, on freshly rendered clips.
+
+Each clip is encoded whole, 17 frames, and a few of its frames are decoded to pixels: the temporal stage sees all of
+time, the costly full-resolution decoder only a sample of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
+from opensora_demo.training.worlds import FRAMES, render, sample_scene
+
+
+def to_video(clips: np.ndarray) -> Tensor:
+    """uint8 (b, t, h, w, 3) -> float (b, 3, t, h, w) in [-1, 1]."""
+    return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+@dataclass
+class VaeJob:
+    """Three phases, as Open-Sora 1.2 trained its own (report 3): the image VAE on frames, the temporal VAE on the
+    image VAE's latents, then both together.
+
+    Pixel loss: object-weighted L1 + L2. A weak KL keeps latents smooth; noise of the posterior is in every decode.
+    """
+
+    cfg: VideoVaeConfig
+    image_steps: int
+    temporal_steps: int
+    batch: int = 4
+    decoded_frames: int = 5
+    object_weight: float = 3.0
+    kl_weight: float = 1e-4
+
+    def __post_init__(self) -> None:
+        self.model = VideoVAE(self.cfg)
+        for p in self.model.parameters():
+            if p.ndim > 1:  # orthogonal kernels: signals keep their size through the untrained stack
+                torch.nn.init.orthogonal_(p)
+        self.model.spatial_vae.to(memory_format=torch.channels_last)
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        if step < self.image_steps:
+            return self.image_loss(rng, generator)
+        if step < self.image_steps + self.temporal_steps:
+            return self.temporal_loss(rng, generator)
+        return self.joint_loss(rng, generator)
+
+    def pixel_loss(self, decoded: Tensor, video: Tensor, mask: Tensor) -> tuple[Tensor, float]:
+        d = decoded.float() - video
+        weight = 1 + self.object_weight * mask
+        loss = (weight * (d.abs() + 4 * d.square())).sum() / (3 * weight.sum())
+        return loss, float(-10 * torch.log10(d.detach().square().mean() / 4))
+
+    def image_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Two frames of each of many clips through the 2-D stage alone."""
+        video, mask = draw_clips(rng, self.batch * 6, frames=2)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z = self.model.spatial_vae.encode(video).float()
+            noisy = z + 0.1 * torch.randn(z.shape, generator=generator)
+            decoded = self.model.spatial_vae.decode(noisy)
+        loss, psnr = self.pixel_loss(decoded, video, mask)
+        return loss + self.kl_weight * z.square().mean(), {"psnr": psnr, "z": float(z.detach().std())}
+
+    def temporal_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Whole clips: the temporal stage reproduces the frozen image latents."""
+        video, _ = draw_clips(rng, self.batch * 2)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad():
+                target = self.model.spatial_vae.encode(video).float()
+            mean, log_variance = self.model.temporal_vae.encode(target)
+            decoded = self.model.temporal_vae.decode(sample_gaussian(mean.float(), log_variance.float(), generator), target.shape[2])
+        loss = (decoded.float() - target).square().mean() / target.var()
+        kl = gaussian_kl(mean, log_variance)
+        return loss + self.kl_weight * kl, {"latent_error": float(loss.detach()), "kl": float(kl.detach())}
+
+    def joint_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Whole clips through both stages; pixels are compared on a few frames."""
+        video, mask = draw_clips(rng, self.batch)
+        keep = torch.from_numpy(np.sort(rng.choice(video.shape[2], self.decoded_frames, replace=False)))
+        vae = self.model
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mean, log_variance = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
+            z = sample_gaussian(mean.float(), log_variance.float(), generator)
+            decoded = vae.spatial_vae.decode(vae.temporal_vae.decode(z, video.shape[2])[:, :, keep])
+        loss, psnr = self.pixel_loss(decoded, video[:, :, keep], mask[:, :, keep])
+        kl = gaussian_kl(mean, log_variance)
+        return loss + self.kl_weight * kl, {"psnr": psnr, "kl": float(kl.detach())}
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) | N(0, 1)), mean over elements."""
+    mean, log_variance = mean.float(), log_variance.float()
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def draw_clips(rng: np.random.Generator, count: int, frames: int | None = None) -> tuple[Tensor, Tensor]:
+    """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` picks a few of each."""
+    clips, masks = zip(*(render(sample_scene(rng), frames=frames or FRAMES) for _ in range(count)), strict=True)
+    return to_video(np.stack(clips)), torch.from_numpy(np.stack(masks)).float()[:, None] / 255
