@@ -1,0 +1,83 @@
+"""Train the diffusion transformer and its text encoder together, by rectified flow on a pool of latents.
+
+x_t = (1 - t) x0 + t noise; the network predicts the velocity (Liu et al., 2022; Open-Sora 1.2's sign, data - noise).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
+from opensora_demo.text.t5 import T5Config, T5TextEncoder
+from opensora_demo.training.captions import caption
+from opensora_demo.training.pool import latent_statistics, load_pool
+from opensora_demo.training.worlds import SIZE_PX
+
+
+class TextToVideo(nn.Module):
+    """The two trained parts under one roof, so that one optimiser and one checkpoint hold them."""
+
+    def __init__(self, dit: STDiT3Config, text: T5Config, tokenizer: Path) -> None:
+        super().__init__()
+        self.text = T5TextEncoder(text, tokenizer)
+        self.dit = STDiT3(dit)
+        self.null = nn.Parameter(torch.randn(dit.max_tokens, dit.text_channels) / dit.text_channels**0.5)
+
+    def features(self, prompts: list[str], dropped: Tensor) -> tuple[Tensor, Tensor]:
+        """Text features (b, n, c) and lengths (b); dropped (b) prompts read the null features at their own length."""
+        ids, lengths, _, _ = self.text.tokenize(prompts)
+        y = self.text.encode_ids(ids, lengths)
+        return torch.where(dropped[:, None, None], self.null[: y.shape[1]].to(y.dtype), y), lengths
+
+
+@dataclass
+class DitJob:
+    """Loss: squared error of the velocity, t logit-normal (Esser et al., 2024), captions drawn afresh each time."""
+
+    dit: STDiT3Config
+    text: T5Config
+    tokenizer: Path
+    pool: Path
+    batch: int = 24
+    t_mean: float = 0.3
+    caption_dropout: float = 0.1
+    reference_share: float = 0.2
+    short_share: float = 0.1
+    bfloat16: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        self.model = TextToVideo(self.dit, self.text, self.tokenizer)
+        self.model.dit.initialise()
+        self.latents, self.scenes = load_pool(self.pool)
+        self.shift, self.scale = latent_statistics(self.latents)
+        self.network = torch.compile(self.model.dit) if self.compile else self.model.dit
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        chosen = rng.integers(len(self.scenes), size=self.batch)
+        x0 = (torch.from_numpy(self.latents[np.sort(chosen)]).float() - self.shift) / self.scale
+        scenes = [self.scenes[i] for i in np.sort(chosen)]
+        if rng.random() < self.short_share:  # stills and short clips: 1, 5, 9 or 13 frames
+            x0 = x0[:, :, : int(rng.integers(1, x0.shape[2]))]
+        noise = torch.randn(x0.shape, generator=generator)
+        t = torch.sigmoid(torch.randn(len(x0), generator=generator) + self.t_mean)
+        given = torch.rand(len(x0), generator=generator) < self.reference_share
+        x_mask = torch.ones(len(x0), x0.shape[2], dtype=torch.bool)
+        x_mask[:, 0] = ~given | (x0.shape[2] == 1)
+        at = torch.where(x_mask, t[:, None], 0.0)[:, None, :, None, None]
+        xt = (1 - at) * x0 + at * noise
+        prompts = [caption(s, rng, omit=0.04) for s in scenes]
+        dropped = torch.rand(len(x0), generator=generator) < self.caption_dropout
+        fps = torch.tensor([float(s.fps) for s in scenes])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+            y, lengths = self.model.features(prompts, dropped)
+            text = self.model.dit.project_text(y, lengths)
+            v = self.network(xt, 1000 * t, text, fps=fps, height_px=SIZE_PX, width_px=SIZE_PX, x_mask=x_mask)
+        error = (v - (x0 - noise)).square() * x_mask[:, None, :, None, None]
+        loss = error.sum() / (x_mask.sum() * error[0, :, 0].numel())
+        return loss, {}
