@@ -1,0 +1,156 @@
+"""Files: a reference image in, an mp4 out, the settings inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from opensora_demo.errors import RequestError
+from opensora_demo.types import Frames
+
+MAX_PIXELS = 40_000_000
+MAX_IMAGE_BYTES = 30_000_000
+MIN_SIDE_PX = 8
+MIN_FILE_PX = 256  # clips of small models are enlarged by a whole number to at least this
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_PAPER = (255, 255, 255)  # what shows through a transparent reference
+
+
+# --- in ------------------------------------------------------------------------------------------------------------
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Upright RGB: EXIF orientation applied, 16-bit scaled rather than clipped, transparency over white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, (*_PAPER, 255)), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int) -> Frames:
+    """A PNG, JPEG or WebP as the model sees it: (1, h, w, 3), scaled to fill and cropped in the middle.
+
+    An animation gives its first frame. Raises RequestError("reference") for anything that is not such an image, has
+    more than 40 megapixels or 30 MB, or a side below 8 px; nothing is decoded before the header has been checked.
+    """
+    try:
+        if isinstance(source, (str, Path)) and os.path.getsize(source) > MAX_IMAGE_BYTES:
+            raise RequestError("reference", f"the image file is larger than {MAX_IMAGE_BYTES // 1_000_000} MB")
+        with Image.open(source, formats=_FORMATS) as image:
+            w, h = image.size
+            if w * h > MAX_PIXELS:
+                raise RequestError("reference", f"the image has {w} x {h} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are read")
+            if min(w, h) < MIN_SIDE_PX:
+                raise RequestError("reference", f"the image has {w} x {h} pixels; each side must have at least {MIN_SIDE_PX}")
+            if max(w, h) > 64 * min(w, h):
+                raise RequestError("reference", f"the image has {w} x {h} pixels; it is too narrow to crop")
+            image.seek(0)
+            picture = ImageOps.fit(_as_rgb(image), (width_px, height_px), Image.Resampling.LANCZOS)
+    except RequestError:
+        raise
+    except Image.DecompressionBombError:
+        raise RequestError("reference", f"the image is too large; at most {MAX_PIXELS // 1_000_000} megapixels are read") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, MemoryError):
+        raise RequestError("reference", "this is not a readable PNG, JPEG or WebP image") from None
+    return np.asarray(picture)[None].copy()
+
+
+# --- out -----------------------------------------------------------------------------------------------------------
+
+
+def enlarge(frames: Frames, min_px: int = MIN_FILE_PX) -> Frames:
+    """Scale by the smallest whole number that brings the shorter side to `min_px`; size 1 is left as it is."""
+    factor = math.ceil(min_px / min(frames.shape[1:3]))
+    if factor <= 1:
+        return frames
+    size = (frames.shape[2] * factor, frames.shape[1] * factor)
+    return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in frames])
+
+
+def _even(frames: Frames) -> Frames:
+    h, w = frames.shape[1:3]
+    return np.pad(frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+
+
+def write_mp4(file: Path, frames: Frames, fps: int, settings: Mapping[str, Any], *, min_px: int = MIN_FILE_PX) -> None:
+    """H.264, yuv420p, even sides, index in front; `settings` as JSON in the comment. Appears whole or not at all."""
+    frames = _even(enlarge(frames, min_px))
+    handle, part = tempfile.mkstemp(suffix=".mp4", dir=file.parent)
+    os.close(handle)
+    try:
+        with av.open(part, "w", options={"movflags": "+faststart"}) as container:
+            container.metadata["comment"] = json.dumps(dict(settings), ensure_ascii=False)
+            container.metadata["title"] = str(settings.get("prompt", ""))[:200]
+            stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"  # type: ignore[attr-defined]
+            stream.codec_context.color_range = 1  # type: ignore[attr-defined]
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                container.mux(stream.encode(frame))  # type: ignore[attr-defined]
+            container.mux(stream.encode(None))  # type: ignore[attr-defined]
+        os.chmod(part, 0o644)
+        os.replace(part, file)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def read_settings(file: Path) -> dict[str, Any] | None:
+    """The settings inside a clip written by `write_mp4`, or None."""
+    try:
+        with av.open(str(file)) as container:
+            settings = json.loads(container.metadata.get("comment", ""))
+    except (OSError, ValueError):  # av's errors are OSErrors or ValueErrors
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def jpeg_strip(frames: Frames, height_px: int = 64, quality: int = 80) -> str:
+    """Frames side by side as one JPEG data URI: what the browser animates as the live preview."""
+    scale = max(1, round(height_px / frames.shape[1]))
+    strip = Image.fromarray(np.concatenate(list(frames), axis=1))
+    if scale > 1:
+        strip = strip.resize((strip.width * scale, strip.height * scale), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    strip.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+_BAR_PX, _GAP_PX = 28, 6
+_INK, _GROUND = (236, 238, 242), (18, 20, 26)
+
+
+def compose_grid(clips: Sequence[Frames], labels: Sequence[str], *, min_px: int = MIN_FILE_PX) -> Frames:
+    """Clips of equal size and length in one synchronised grid, each under its label. (t, h, w, 3)."""
+    large = [enlarge(c, min_px) for c in clips]
+    t, h, w = large[0].shape[:3]
+    columns = len(large) if len(large) <= 4 else math.ceil(len(large) / 2)
+    rows = math.ceil(len(large) / columns)
+    grid = np.empty((t, rows * (h + _BAR_PX + _GAP_PX) + _GAP_PX, columns * (w + _GAP_PX) + _GAP_PX, 3), np.uint8)
+    grid[:] = _GROUND
+    font = ImageFont.load_default(16)
+    for i, (clip, label) in enumerate(zip(large, labels, strict=True)):
+        y = _GAP_PX + i // columns * (h + _BAR_PX + _GAP_PX)
+        x = _GAP_PX + i % columns * (w + _GAP_PX)
+        bar = Image.new("RGB", (w, _BAR_PX), _GROUND)
+        ImageDraw.Draw(bar).text((4, 4), label, fill=_INK, font=font)
+        grid[:, y:y + _BAR_PX, x:x + w] = np.asarray(bar)
+        grid[:, y + _BAR_PX:y + _BAR_PX + h, x:x + w] = clip
+    return grid

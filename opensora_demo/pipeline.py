@@ -1,0 +1,121 @@
+"""The one path from a request to clips: a generator of events.
+
+Cancelling is the consumer closing the generator (between two steps or two decoded chunks) or setting `cancel`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from threading import Event as Flag
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opensora_demo.bundle import ModelBundle
+from opensora_demo.errors import Cancelled, NumericsError
+from opensora_demo.preview import latent_to_rgb
+from opensora_demo.sampling.guidance import ClassifierFree
+from opensora_demo.sampling.rectified_flow import sample
+from opensora_demo.sampling.schedule import flow_times
+from opensora_demo.types import (
+    Clip, Decoding, Encoded, Event, Finished, Frames, GenerationRequest, Started, StepPreview,
+)
+
+
+def initial_noise(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
+    """(1, c, t', h', w') of the request's seed, drawn on the CPU: the same on every device."""
+    shape = request.shape
+    size = bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px)
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randn((1, bundle.codec.latent_channels, *size), generator=generator)
+
+
+def to_video(frames: Frames) -> Tensor:
+    """(t, h, w, 3) uint8 -> (1, 3, t, h, w) in [-1, 1]."""
+    return torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def to_frames(video: Tensor) -> Frames:
+    """(3, t, h, w) in [-1, 1] -> (t, h, w, 3) uint8, rounded as Open-Sora's save_sample does."""
+    return ((video.float().clamp(-1, 1) + 1) * 127.5 + 0.5).clamp(0, 255).permute(1, 2, 3, 0).to("cpu", torch.uint8).numpy()
+
+
+@torch.inference_mode()
+def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Event]:
+    """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each chunk, Finished.
+
+    Raises Cancelled at the next step or chunk after `cancel` is set, NumericsError when the output is not finite.
+    """
+
+    def check() -> None:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("the run was stopped")
+
+    yield Started(request=request)
+    check()
+    shape, rows = request.shape, len(request.guidance)
+    seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
+
+    clock = time.perf_counter()
+    condition = bundle.family.condition(request)
+    given: Tensor | None = None
+    x_mask: Tensor | None = None
+    noise = initial_noise(bundle, request).to(bundle.device)
+    if request.reference is not None:
+        given = bundle.codec.encode(to_video(request.reference).to(bundle.device))[0]  # (c, 1, h', w')
+        x_mask = torch.ones(noise.shape[2], dtype=torch.bool, device=bundle.device)
+        x_mask[0] = False
+    seconds["text"] = time.perf_counter() - clock
+    yield Encoded(unknown=condition.unknown, cut_tokens=condition.cut_tokens, seconds=seconds["text"])
+    check()
+
+    guidance = ClassifierFree(request.guidance)
+
+    def velocity(x: Tensor, t: float, index: int) -> Tensor:
+        return bundle.family.velocity(
+            x, t, condition, guidance.weights(index), height_px=shape.height_px, width_px=shape.width_px,
+            x_mask=x_mask, shared=index == 0 and rows > 1,
+        )
+
+    x = noise.expand(rows, -1, -1, -1, -1)
+    times = flow_times(request.steps, bundle.spec.sampler.shift)
+    clock = time.perf_counter()
+    with closing(sample(velocity, x, times, given=given, x_mask=x_mask)) as steps:  # type: ignore[type-var]
+        for step in steps:
+            x = step.x
+            seconds["denoise"] += time.perf_counter() - clock
+            yield StepPreview(
+                index=step.index, total=step.total, t=step.t,
+                previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
+                guidance=request.guidance, seconds=seconds["denoise"],
+            )
+            check()
+            clock = time.perf_counter()
+
+    clips: list[Clip] = []
+    for row in range(rows):
+        clock = time.perf_counter()
+        chunks: list[Frames] = []
+        for part in bundle.codec.decode_chunks(x[row:row + 1], shape.frames):
+            if not torch.isfinite(part).all():
+                raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
+            chunks.append(to_frames(part[0]))
+            check()
+        frames = np.concatenate(chunks)
+        seconds["decode"] += time.perf_counter() - clock
+        clips.append(Clip(frames=frames, request=replace(request, guidance=(request.guidance[row],))))
+        yield Decoding(done=row + 1, total=rows)
+        check()
+    yield Finished(clips=tuple(clips), seconds=seconds, unknown=condition.unknown)
+
+
+def run(bundle: ModelBundle, request: GenerationRequest) -> Finished:
+    """The same, for callers that only want the end."""
+    for event in generate(bundle, request):
+        if isinstance(event, Finished):
+            return event
+    raise RuntimeError("the pipeline ended without a result")

@@ -1,0 +1,13 @@
+"""When a sampler looks: the times of a rectified flow, from 1 (noise) to 0 (data)."""
+
+from __future__ import annotations
+
+
+def shift_time(t: float, ratio: float) -> float:
+    """t' = r t / (1 + (r - 1) t): more steps near the noise for r > 1 (Esser et al., 2024, eq. 23)."""
+    return ratio * t / (1 + (ratio - 1) * t)
+
+
+def flow_times(steps: int, ratio: float = 1.0) -> tuple[float, ...]:
+    """steps + 1 falling times, 1.0 first and 0.0 last."""
+    return tuple(shift_time(1 - i / steps, ratio) for i in range(steps + 1))

@@ -1,0 +1,307 @@
+"""The words the rest of the package speaks: requests, limits, events.
+
+Everything here is frozen. A `GenerationRequest` is built only by `parse_request` and trusted after that; page, API and
+command line all come through it, so that they accept the same values and refuse them with the same sentences.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from opensora_demo.errors import RequestError
+
+Frames = NDArray[np.uint8]  # (t, h, w, 3)
+MAX_SEED = 2**32 - 1
+MAX_COMPARED = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoShape:
+    frames: int
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """An inclusive range of numbers and where a control starts."""
+
+    low: float
+    high: float
+    default: float
+    step: float = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one model accepts. The page's controls, the API's checks and `parse_request` all read this."""
+
+    steps: Range
+    guidance: Range
+    fps: Range
+    frames: tuple[int, ...]
+    default_frames: int
+    sizes_px: tuple[tuple[int, int], ...]  # (height, width), the first is the default
+    prompt_chars: int = 500
+    reference: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One run. Two or more values of `guidance` are a comparison: that many clips from one noise."""
+
+    model_id: str
+    prompt: str
+    negative_prompt: str
+    shape: VideoShape
+    fps: int
+    steps: int
+    guidance: tuple[float, ...]
+    seed: int
+    reference: Frames | None = None  # (1, h, w, 3), already at the model's size
+
+    def settings(self) -> dict[str, Any]:
+        """The request in the words of the API, as it is written into files and shown under a clip."""
+        return {
+            "model": self.model_id, "prompt": self.prompt, "negative": self.negative_prompt,
+            "fps": self.fps, "frames": self.shape.frames, "steps": self.steps,
+            "guidance": self.guidance[0] if len(self.guidance) == 1 else list(self.guidance),
+            "seed": self.seed, "reference": self.reference is not None,
+        }
+
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The run has begun; nothing has been computed yet."""
+
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """The prompt has been read. `unknown` words are not in the model's vocabulary."""
+
+    unknown: tuple[str, ...]
+    cut_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPreview:
+    """One denoising step is done. `previews` holds one (t', h', w', 3) picture of the x0 estimate for each clip."""
+
+    index: int
+    total: int
+    t: float
+    previews: tuple[Frames, ...]
+    guidance: tuple[float, ...]  # effective at this step, one for each clip
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """`done` of `total` chunks have been decoded."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One finished clip and the request that makes exactly it."""
+
+    frames: Frames
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    clips: tuple[Clip, ...]
+    seconds: Mapping[str, float]  # per stage: text, denoise, decode
+    unknown: tuple[str, ...]
+
+
+Event = Started | Encoded | StepPreview | Decoding | Finished
+
+
+# --- parsing -----------------------------------------------------------------------------------------------------
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"must be {what}")
+    if isinstance(value, str):
+        try:
+            value = float(value.strip())
+        except ValueError:
+            raise ValueError(f"must be {what}") from None
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"must be {what}")
+    if not math.isfinite(value):
+        raise ValueError(f"must be {what}, not {value}")
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # exact, however large
+    number = _number(value, "a whole number")
+    if number != int(number):
+        raise ValueError(f"must be a whole number, not {number:g}")
+    return int(number)
+
+
+def _within(value: float, span: Range, unit: str = "") -> None:
+    if not span.low <= value <= span.high:
+        shown = f"{value:g}" if abs(value) < 1e15 else "that"
+        raise ValueError(f"must lie between {span.low:g} and {span.high:g}{unit}, not {shown}")
+
+
+def clean_text(text: str) -> str:
+    """NFC, without control and other invisible format characters, white space folded."""
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(" " if c in "\t\n\r" else c for c in text if c in "\t\n\r\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return re.sub(r"\s+", " ", text).strip(" \u200d")
+
+
+class _Raw(BaseModel):
+    """The one schema. Every validator sees the model's limits through the validation context."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Any
+    negative: Any = ""
+    fps: Any = None
+    frames: Any = None
+    steps: Any = None
+    guidance: Any = None
+    seed: Any = None
+
+    @field_validator("prompt", "negative", mode="before")
+    @classmethod
+    def _text(cls, value: Any, info: ValidationInfo) -> str:
+        limits: Limits = info.context  # type: ignore[assignment]
+        if value is None and info.field_name == "negative":
+            return ""
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        if len(value) > limits.prompt_chars:
+            raise ValueError(f"must have at most {limits.prompt_chars} characters, not {len(value)}")
+        text = clean_text(value)
+        if not text and info.field_name == "prompt":
+            raise ValueError("must say what to draw, for example 'a red ball bouncing on a meadow'")
+        return text
+
+    @field_validator("fps", mode="before")
+    @classmethod
+    def _fps(cls, value: Any, info: ValidationInfo) -> int:
+        limits: Limits = info.context  # type: ignore[assignment]
+        fps = _whole(limits.fps.default if value is None else value)
+        _within(fps, limits.fps, " frames per second")
+        return fps
+
+    @field_validator("frames", mode="before")
+    @classmethod
+    def _frames(cls, value: Any, info: ValidationInfo) -> int:
+        limits: Limits = info.context  # type: ignore[assignment]
+        frames = _whole(limits.default_frames if value is None else value)
+        if frames not in limits.frames:
+            raise ValueError(f"must be one of {', '.join(map(str, limits.frames))}, not {frames if abs(frames) < 10**9 else 'that'}")
+        return frames
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _steps(cls, value: Any, info: ValidationInfo) -> int:
+        limits: Limits = info.context  # type: ignore[assignment]
+        steps = _whole(limits.steps.default if value is None else value)
+        _within(steps, limits.steps)
+        return steps
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _guidance(cls, value: Any, info: ValidationInfo) -> tuple[float, ...]:
+        limits: Limits = info.context  # type: ignore[assignment]
+        values = list(value) if isinstance(value, (list, tuple)) else [limits.guidance.default if value is None else value]
+        if not 1 <= len(values) <= MAX_COMPARED:
+            raise ValueError(f"must be 1 to {MAX_COMPARED} numbers, not {len(values)}")
+        numbers = tuple(_number(v, "a number") + 0.0 for v in values)  # -0.0 becomes 0.0
+        for number in numbers:
+            _within(number, limits.guidance)
+        if len(set(numbers)) != len(numbers):
+            raise ValueError("must not name a value twice")
+        return numbers
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seed(cls, value: Any, info: ValidationInfo) -> int:
+        if value is None or value == "" or (not isinstance(value, bool) and value == -1):
+            return secrets.randbelow(MAX_SEED + 1)
+        seed = _whole(value)
+        if not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"must lie between 0 and {MAX_SEED} (or be left empty for a random one)")
+        return seed
+
+
+def parse_guidance_list(text: str) -> list[float]:
+    """'1, 2, 4, 7' or '1, 2, .., 7' -> numbers; '..' continues the step before it up to the number after it."""
+    parts = [p for p in re.split(r"[,;\s]+", text.strip()) if p]
+    values: list[float] = []
+    for i, part in enumerate(parts):
+        if part in ("..", "..."):
+            try:
+                step, end = values[-1] - values[-2], float(parts[i + 1])
+            except (IndexError, ValueError):
+                raise RequestError("guidance", "'..' needs two numbers before it and one after it, as in 1, 2, .., 7") from None
+            if not step > 0 or not math.isfinite(end):
+                raise RequestError("guidance", "'..' needs rising numbers, as in 1, 2, .., 7")
+            while len(values) <= MAX_COMPARED and values[-1] + step < end - 1e-9:
+                values.append(values[-1] + step)
+            continue
+        try:
+            values.append(float(part))
+        except ValueError:
+            raise RequestError("guidance", f"must be numbers, as in 1, 2, 4, 7; {part[:20]!r} is none") from None
+    if not values:
+        raise RequestError("guidance", "must be numbers, as in 1, 2, 4, 7")
+    return values
+
+
+def parse_request(
+    raw: Mapping[str, Any], *, model_id: str, limits: Limits, reference: Frames | None = None
+) -> GenerationRequest:
+    """Check `raw` (prompt, negative, fps, frames, steps, guidance, seed) against `limits`.
+
+    A missing or null number takes the model's default, a missing or null seed a random one.
+    Raises RequestError naming the first wrong field and what it must be.
+    """
+    try:
+        parsed = _Raw.model_validate(dict({"fps": None, "frames": None, "steps": None, "guidance": None, "seed": None}, **raw), context=limits)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "request"
+        if first["type"] == "extra_forbidden":
+            raise RequestError(field, "is not a setting of this demo") from None
+        if first["type"] == "missing":
+            raise RequestError(field, "is missing") from None
+        raise RequestError(field, str(first["msg"]).removeprefix("Value error, ")) from None
+    if reference is not None and not limits.reference:
+        raise RequestError("reference", "this model takes no reference image")
+    height_px, width_px = limits.sizes_px[0]
+    return GenerationRequest(
+        model_id=model_id, prompt=parsed.prompt, negative_prompt=parsed.negative,
+        shape=VideoShape(frames=parsed.frames, height_px=height_px, width_px=width_px),
+        fps=parsed.fps, steps=parsed.steps, guidance=parsed.guidance, seed=parsed.seed, reference=reference,
+    )

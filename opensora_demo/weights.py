@@ -1,0 +1,62 @@
+"""Find, verify and read weights: safetensors mapped from disk onto modules built on the meta device, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from opensora_demo.errors import WeightsError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+M = TypeVar("M", bound=nn.Module)
+
+
+def read_state(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of the shards. Raises WeightsError naming the file that is missing, damaged or repeats a name."""
+    state: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(f"the weights file {file.name} is missing from {file.parent.name}")
+        try:
+            with safe_open(file, framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    if name in state:
+                        raise WeightsError(f"{file.name} holds {name}, which another file holds too")
+                    state[name] = shard.get_tensor(name)
+        except SafetensorError as error:
+            raise WeightsError(f"the weights file {file.name} is damaged or incomplete ({error})") from None
+    return state
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The text entries of a safetensors header."""
+    with safe_open(file, framework="pt") as shard:
+        return shard.metadata() or {}
+
+
+def check_fit(what: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Names and shapes must agree exactly; WeightsError names the first five that do not."""
+    wrong = [f"{k} missing" for k in expected if k not in state]
+    wrong += [f"{k} unexpected" for k in state if k not in expected]
+    wrong += [
+        f"{k} is {list(state[k].shape)}, expected {list(expected[k].shape)}"
+        for k in expected if k in state and state[k].shape != expected[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WeightsError(f"the weights of {what} do not fit: {'; '.join(wrong[:5])}{more}")
+
+
+def load_module(build: Callable[[], M], files: list[Path], what: str, dtype: torch.dtype = torch.float32) -> M:
+    """Build on meta, read, check, assign; no second copy of the weights is made but for a change of dtype."""
+    with torch.device("meta"):
+        module = build()
+    state = read_state(files)
+    check_fit(what, module.state_dict(), state)
+    module.load_state_dict({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+    return module.eval().requires_grad_(False)
