@@ -31,6 +31,9 @@ class WeightFiles:
     tokenizer: str
     preview: str
 
+    def all_files(self) -> tuple[str, ...]:
+        return (*self.network, *self.codec, *self.text, self.tokenizer, self.preview)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:

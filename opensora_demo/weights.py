@@ -33,6 +33,11 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
     return state
 
 
+def missing_files(folder: str, names: tuple[str, ...]) -> list[str]:
+    """Which of a model's files are not under `assets/folder`."""
+    return [name for name in names if not (ASSETS / folder / name).is_file()]
+
+
 def read_metadata(file: Path) -> dict[str, str]:
     """The text entries of a safetensors header."""
     with safe_open(file, framework="pt") as shard:

@@ -7,10 +7,11 @@ slow down gently when something else uses the cores, where OpenMP collapses.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,12 +26,16 @@ from opensora_demo.training.muon import Muon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
-    """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero."""
+    """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero.
+
+    `drops`: (step, factor) pairs; from that step on the learning rate is multiplied by the factor.
+    """
 
     run_dir: Path
     steps: int
     cooldown: int
     lr: float
+    drops: tuple[tuple[int, float], ...] = ()
     warmup: int = 50
     clip: float = 1.0
     weight_decay: float = 0.01
@@ -51,7 +56,8 @@ class Job(Protocol):
 
 def learning_rate(cfg: LoopConfig, step: int) -> float:
     """Warm-up, constant, then linear to zero over the cool-down (WSD; Hu et al., MiniCPM, 2024)."""
-    return cfg.lr * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
+    dropped = math.prod(factor for start, factor in cfg.drops if step >= start)
+    return cfg.lr * dropped * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
 
 
 def average_gradients(params: list[nn.Parameter]) -> float:
@@ -70,8 +76,6 @@ def average_gradients(params: list[nn.Parameter]) -> float:
 
 def read_overrides(path: Path, cfg: LoopConfig) -> LoopConfig:
     """`control.json` in the run's folder changes steps, cooldown and lr of a running job (say, to end it early)."""
-    from dataclasses import replace
-
     try:
         changes = json.loads((path / "control.json").read_text())
         return replace(cfg, **{k: changes[k] for k in ("steps", "cooldown", "lr") if k in changes})

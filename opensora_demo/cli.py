@@ -1,0 +1,235 @@
+"""python -m opensora_demo generate | compare | adherence | models | doctor
+
+Progress goes to stderr, one JSON line to stdout. Exit status 2 and one sentence for input that cannot be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from opensora_demo.bundle import ModelBundle, build_bundle, pick_device
+from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
+from opensora_demo.errors import DemoError, RequestError
+from opensora_demo.media import compose_grid, read_reference, write_mp4
+from opensora_demo.pipeline import generate
+from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
+from opensora_demo.weights import ASSETS, missing_files
+
+
+def _say(text: str, *, same_line: bool = False) -> None:
+    if same_line and sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _finish_line() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def _request(args: argparse.Namespace, spec: ModelSpec) -> GenerationRequest:
+    raw = {"prompt": args.prompt, "negative": args.negative, "fps": args.fps, "frames": args.frames,
+           "steps": args.steps, "guidance": args.guidance, "seed": args.seed}
+    height_px, width_px = spec.limits.sizes_px[0]
+    reference = None if args.reference is None else read_reference(Path(args.reference), height_px, width_px)
+    return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=reference)
+
+
+def _out_file(path: str) -> Path:
+    file = Path(path)
+    if file.suffix.lower() != ".mp4":
+        raise RequestError("out", "must end in .mp4")
+    if not file.parent.is_dir():
+        raise RequestError("out", f"the folder {file.parent} does not exist")
+    return file
+
+
+def _run(bundle: ModelBundle, request: GenerationRequest) -> Finished:
+    started = time.monotonic()
+    for event in generate(bundle, request):
+        match event:
+            case Encoded(unknown=unknown) if unknown:
+                _say(f"{bundle.spec.id} does not know: {', '.join(unknown)}")
+            case StepPreview():
+                done = event.index + 1
+                spent = time.monotonic() - started
+                if sys.stderr.isatty() or done in (1, event.total) or done % 10 == 0:
+                    _say(f"denoising {done}/{event.total}  {spent:.1f} s, {spent / done * (event.total - done):.1f} s to go", same_line=True)
+            case Decoding():
+                _finish_line()
+                _say(f"decoded {event.done}/{event.total}")
+            case Finished():
+                return event
+            case _:
+                pass
+    raise RuntimeError("the pipeline ended without a result")
+
+
+def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
+    settings = request.settings()
+    print(json.dumps({
+        "out": str(out), "model": request.model_id, "seed": request.seed, "settings": settings,
+        "seconds": {k: round(v, 3) for k, v in finished.seconds.items()}, "unknown": list(finished.unknown),
+    }, ensure_ascii=False))
+
+
+def command_generate(args: argparse.Namespace) -> None:
+    spec = find_model(args.model)
+    request, out = _request(args, spec), _out_file(args.out)
+    finished = _run(build_bundle(spec), request)
+    write_mp4(out, finished.clips[0].frames, request.fps, request.settings(), min_px=1 if args.native_size else 256)
+    _report(out, request, finished)
+
+
+def command_compare(args: argparse.Namespace) -> None:
+    spec = find_model(args.model)
+    request, out = _request(args, spec), _out_file(args.out)
+    finished = _run(build_bundle(spec), request)
+    labels = [f"guidance {c.request.guidance[0]:g}" for c in finished.clips]
+    write_mp4(out, compose_grid([c.frames for c in finished.clips], labels), request.fps, request.settings())
+    _report(out, request, finished)
+
+
+def command_models(args: argparse.Namespace) -> None:
+    rows = []
+    for spec in MODELS.values():
+        missing = missing_files(spec.weights.folder, spec.weights.all_files())
+        rows.append({"id": spec.id, "title": spec.title, "runs_here": not missing,
+                     "why_not": f"missing: {', '.join(missing)}" if missing else ""})
+        _say(f"{spec.id:12} {spec.title}  {'ready' if not missing else 'weights missing'}")
+    print(json.dumps(rows, ensure_ascii=False))
+
+
+_PACKAGES = ("torch", "gradio", "transformers", "diffusers", "accelerate", "safetensors", "einops", "pydantic", "numpy",
+             "pillow", "imageio", "av")
+
+
+def doctor() -> dict[str, Any]:
+    """What is installed, which device there is, which models can run here and why not."""
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    import torch
+
+    device = pick_device()
+    memory = None
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    models: dict[str, str] = {}
+    for spec in MODELS.values():
+        try:
+            build_bundle(spec)
+            models[spec.id] = "ready"
+        except DemoError as error:
+            models[spec.id] = str(error)
+    return {
+        "python": platform.python_version(), "system": platform.platform(), "packages": versions,
+        "device": str(device), "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(), "memory_bytes": memory, "assets": ASSETS.is_dir(), "models": models,
+    }
+
+
+def command_doctor(args: argparse.Namespace) -> int:
+    found = doctor()
+    for name, version in found["packages"].items():
+        _say(f"{name:14} {version or 'not installed'}")
+    _say(f"{'device':14} {found['device']}, {found['threads']} threads")
+    for name, state in found["models"].items():
+        _say(f"{name:14} {state}")
+    print(json.dumps(found, ensure_ascii=False))
+    broken = [n for n, v in found["packages"].items() if v is None] + [m for m, s in found["models"].items() if s != "ready"]
+    return 1 if broken else 0
+
+
+def command_adherence(args: argparse.Namespace) -> None:
+    from opensora_demo.training.adherence import adherence_table, format_table, reader_table, run_trials
+    from opensora_demo.training.reader import load_reader
+
+    if args.prompts < 1:
+        raise RequestError("prompts", f"must be at least 1, not {args.prompts}")
+    spec = find_model(args.model)
+    bundle, reader = build_bundle(spec), load_reader()
+    parse_request({"prompt": "check", "guidance": args.guidance, "steps": args.steps, "fps": args.fps},
+                  model_id=spec.id, limits=spec.limits)
+    own = reader_table(reader, args.reader_clips)
+    _say("the reader on rendered clips: " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in own.items()))
+    trials = []
+    for trial in run_trials(bundle, args.prompts, args.guidance, steps=args.steps, fps=args.fps):
+        trials.append(trial)
+        if len(trials) % 8 == 0 or len(trials) == args.prompts:
+            _say(f"{len(trials)}/{args.prompts} prompts", same_line=True)
+    _finish_line()
+    rows = adherence_table(reader, trials)
+    _say(format_table(rows))
+    print(json.dumps({"model": spec.id, "prompts": args.prompts, "steps": args.steps or int(spec.limits.steps.default),
+                      "reader": own, "guidance": rows}))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m opensora_demo", description="Open-Sora on the command line.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def run_options(p: argparse.ArgumentParser) -> None:
+        p.add_argument("prompt")
+        p.add_argument("--model", default=DEFAULT_MODEL)
+        p.add_argument("--steps", help="denoising steps")
+        p.add_argument("--fps", help="frames per second: what the model is told and what the file plays at")
+        p.add_argument("--frames", help="length of the clip")
+        p.add_argument("--seed", help="0 to 4294967295; random if left out")
+        p.add_argument("--negative", default="", help="what to steer away from")
+        p.add_argument("--reference", metavar="IMAGE", help="PNG, JPEG or WebP that becomes the first frame")
+
+    p = commands.add_parser("generate", help="one clip")
+    run_options(p)
+    p.add_argument("--guidance", metavar="W", help="guidance scale; 1 is none")
+    p.add_argument("--out", required=True, metavar="CLIP.mp4")
+    p.add_argument("--native-size", action="store_true", help="do not enlarge small clips to 256 px")
+    p.set_defaults(run=command_generate)
+
+    p = commands.add_parser("compare", help="the same noise at several guidance scales, in one labelled grid")
+    run_options(p)
+    p.add_argument("--guidance", nargs="+", default=[1, 2, 4, 7], metavar="W")
+    p.add_argument("--out", required=True, metavar="GRID.mp4")
+    p.set_defaults(run=command_compare)
+
+    p = commands.add_parser("adherence", help="how often clips show what their prompts say, by guidance scale")
+    p.add_argument("--model", default=DEFAULT_MODEL)
+    p.add_argument("--prompts", type=int, default=128)
+    p.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 4.0, 7.0], metavar="W")
+    p.add_argument("--steps", type=int)
+    p.add_argument("--fps", type=int)
+    p.add_argument("--reader-clips", type=int, default=256, help="rendered clips to check the reader on")
+    p.set_defaults(run=command_adherence)
+
+    p = commands.add_parser("models", help="what can be run")
+    p.set_defaults(run=command_models)
+    p = commands.add_parser("doctor", help="what is installed and what works here")
+    p.set_defaults(run=command_doctor)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except DemoError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _finish_line()
+        _say("stopped")
+        return 130

@@ -1,0 +1,135 @@
+"""Re-create the models in assets from nothing.
+
+    python -m opensora_demo.training nano            all stages, each continues where it stopped
+    python -m opensora_demo.training nano --stages dit,export
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opensora_demo.catalog import NANO
+from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.preview import fit_matrix
+from opensora_demo.training.captions import build_tokenizer
+from opensora_demo.training.export import save_shards
+from opensora_demo.training.loop import LoopConfig, load_ema, train
+from opensora_demo.training.pool import build_pool, latent_statistics, load_pool
+from opensora_demo.training.reader import READER_FILE, Reader
+from opensora_demo.training.train_dit import DitJob, TextToVideo
+from opensora_demo.training.train_reader import ReaderJob
+from opensora_demo.training.train_vae import VaeJob, draw_clips
+from opensora_demo.weights import ASSETS
+
+STAGES = ("vae", "pool", "dit", "reader", "export")
+VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS = 450, 450
+POOL_SHARDS = 28
+FOLDER = ASSETS / NANO.weights.folder
+
+
+def train_vae(runs: Path, workers: int, seed: int) -> None:
+    train(
+        partial(VaeJob, NANO.codec, VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS),
+        LoopConfig(run_dir=runs / "vae", steps=2200, cooldown=600, lr=1.5e-3, drops=((1120, 1 / 3),), ema_decay=0.995,
+                   workers=workers, seed=seed),
+    )
+
+
+def encode_pool(runs: Path, workers: int, seed: int) -> None:
+    weights = runs / "vae.pt"
+    vae = VideoVAE(NANO.codec)
+    load_ema(runs / "vae", vae)
+    torch.save(vae.state_dict(), weights)
+    build_pool(NANO.codec, weights, runs / "pool", shards=POOL_SHARDS, seed=seed, workers=workers)
+
+
+def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int) -> None:
+    train(
+        partial(DitJob, NANO.network, NANO.text, FOLDER / NANO.weights.tokenizer, runs / "pool", batch=64 // workers),
+        LoopConfig(run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=2e-3, ema_decay=0.999, workers=workers, seed=seed),
+    )
+
+
+def train_reader(runs: Path, workers: int, seed: int) -> None:
+    train(
+        partial(ReaderJob, batch=16 // workers),
+        LoopConfig(run_dir=runs / "reader", steps=1500, cooldown=450, lr=1.5e-3, ema_decay=0.99, workers=workers, seed=seed),
+    )
+
+
+def export(runs: Path) -> None:
+    """Averaged weights of every finished stage into assets/nano, with how they came about."""
+    story = {"command": "python -m opensora_demo.training nano", "date": datetime.now(UTC).date().isoformat(),
+             "data": "opensora_demo.training.worlds, rendered on the fly", "license": "Apache-2.0"}
+    files = NANO.weights
+    if (runs / "vae" / "checkpoint.pt").exists() and (runs / "pool").exists():
+        vae = VideoVAE(NANO.codec)
+        info = load_ema(runs / "vae", vae)
+        latents, _ = load_pool(runs / "pool")
+        shift, scale = latent_statistics(latents)
+        vae.shift.copy_(shift)
+        vae.scale.copy_(scale)
+        save_shards(vae.state_dict(), [FOLDER / f for f in files.codec], story | {k: str(v) for k, v in info.items()})
+        video, _ = draw_clips(np.random.default_rng(7), 96)
+        with torch.inference_mode():
+            matrix = fit_matrix(vae.eval().encode(video), video)
+        save_shards({"matrix": matrix}, [FOLDER / files.preview], story)
+    if (runs / "dit" / "checkpoint.pt").exists():
+        both = TextToVideo(NANO.network, NANO.text, FOLDER / files.tokenizer)
+        info = load_ema(runs / "dit", both)
+        both.dit.y_embedder.y_embedding.copy_(both.null.detach())
+        told = story | {k: str(v) for k, v in info.items()}
+        save_shards(both.dit.state_dict(), [FOLDER / f for f in files.network], told)
+        save_shards(both.text.state_dict(), [FOLDER / f for f in files.text], told)
+    if (runs / "reader" / "checkpoint.pt").exists():
+        reader = Reader()
+        info = load_ema(runs / "reader", reader)
+        save_shards(reader.state_dict(), [READER_FILE], story | {k: str(v) for k, v in info.items()})
+    print(json.dumps({f.name: f.stat().st_size for f in sorted(FOLDER.iterdir())}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m opensora_demo.training", description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=("nano",))
+    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated, of " + ", ".join(STAGES))
+    parser.add_argument("--runs", type=Path, default=Path.home() / ".cache" / "opensora-demo" / "nano",
+                        help="where checkpoints and the pool are kept")
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=7000, help="steps of the dit stage, 64 clips each")
+    parser.add_argument("--cooldown", type=int, default=2000, help="how many of them lower the learning rate to zero")
+    args = parser.parse_args()
+    stages = args.stages.split(",")
+    if unknown := set(stages) - set(STAGES):
+        parser.error(f"no stage called {', '.join(sorted(unknown))}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not (FOLDER / NANO.weights.tokenizer).exists():
+        build_tokenizer(str(FOLDER / NANO.weights.tokenizer))
+    args.runs.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES:
+        if stage not in stages:
+            continue
+        print(f"stage {stage}", flush=True)
+        match stage:
+            case "vae":
+                train_vae(args.runs, args.workers, args.seed)
+            case "pool":
+                encode_pool(args.runs, args.workers, args.seed)
+            case "dit":
+                train_dit(args.runs, args.workers, args.seed, args.steps, args.cooldown)
+            case "reader":
+                train_reader(args.runs, args.workers, args.seed)
+            case "export":
+                export(args.runs)
+
+
+if __name__ == "__main__":
+    main()

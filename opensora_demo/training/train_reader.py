@@ -1,0 +1,53 @@
+"""Train the reader on freshly rendered clips, blurred, tinted and noised so that it survives imperfect ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opensora_demo.training.reader import ATTRIBUTES, Reader
+from opensora_demo.training.train_vae import to_video
+from opensora_demo.training.worlds import render, sample_scene
+
+
+def roughen(video: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the clips: a random mix of blur, noise, gain and offset of the size that a decoder's faults have."""
+    b = video.shape[0]
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(b, 1, 1, 1, 1, generator=generator)
+
+    blurred = F.avg_pool3d(F.pad(video, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
+    rough = torch.lerp(video, blurred, draw(0, 1)) * draw(0.92, 1.06) + draw(-0.06, 0.06)
+    rough = rough + draw(0, 0.06) * torch.randn(video.shape, generator=generator)
+    return torch.where(torch.rand(b, 1, 1, 1, 1, generator=generator) < 0.5, rough.clamp(-1, 1), video)
+
+
+@dataclass
+class ReaderJob:
+    """Loss: cross-entropy of the four answers plus the object's mask."""
+
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        self.model = Reader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        scenes = [sample_scene(rng, held_out=None) for _ in range(self.batch)]
+        clips, masks = zip(*(render(s) for s in scenes), strict=True)
+        video = roughen(to_video(np.stack(clips)), generator)
+        target = F.avg_pool2d(torch.from_numpy(np.stack(masks)).float() / 255, 2)  # (b, t, 32, 32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = self.model(video)
+        mask_loss = F.binary_cross_entropy_with_logits(out.mask, target)
+        total, metrics = 4 * mask_loss, {"mask": float(mask_loss.detach())}
+        for name, values in ATTRIBUTES.items():
+            truth = torch.tensor([values.index(getattr(s, name)) for s in scenes])
+            logits = out.logits[name].float()
+            total = total + F.cross_entropy(logits, truth, label_smoothing=0.02)
+            metrics[name] = float((logits.argmax(-1) == truth).float().mean())
+        return total, metrics
