@@ -39,15 +39,23 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     device = device or pick_device()
     folder = ASSETS / spec.weights.folder
     text = load_module(
-        lambda: T5TextEncoder(spec.text, folder / spec.weights.tokenizer), [folder / f for f in spec.weights.text], f"{spec.id} text encoder"
+        lambda: T5TextEncoder(spec.text, folder / spec.weights.tokenizer),
+        [folder / f for f in spec.weights.text],
+        f"{spec.id} text encoder",
     )
-    network = load_module(lambda: STDiT3(spec.network), [folder / f for f in spec.weights.network], f"{spec.id} transformer")
+    network = load_module(
+        lambda: STDiT3(spec.network), [folder / f for f in spec.weights.network], f"{spec.id} transformer"
+    )
     codec = load_module(lambda: VideoVAE(spec.codec), [folder / f for f in spec.weights.codec], f"{spec.id} VAE")
     codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     matrix = read_state([folder / spec.weights.preview])["matrix"].float()
     return ModelBundle(
-        spec=spec, family=STDiTFamily(text.to(device), network.to(device)), codec=codec.to(device),
-        preview_matrix=matrix.to(device), device=device, lock=threading.Lock(),
+        spec=spec,
+        family=STDiTFamily(text.to(device), network.to(device)),
+        codec=codec.to(device),
+        preview_matrix=matrix.to(device),
+        device=device,
+        lock=threading.Lock(),
     )
 
 

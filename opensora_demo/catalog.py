@@ -1,4 +1,7 @@
-"""Every model the demo can run, as literal data. `nano` is an entry like any other: the published classes, small numbers."""
+"""Every model the demo can run, as literal data.
+
+`nano` is an entry like any other: the published classes with small numbers.
+"""
 
 from __future__ import annotations
 
@@ -55,28 +58,55 @@ NANO = ModelSpec(
     title="nano · STDiT3 (Open-Sora 1.2 layout)",
     summary="Trained in this repository on toy worlds: one coloured shape that moves in front of a painted background.",
     network=STDiT3Config(
-        in_channels=16, width=256, depth=4, heads=4, text_channels=128, max_tokens=32, learned_sigma=False,
-        base_px=64, pooled_text=True,
+        in_channels=16,
+        width=256,
+        depth=4,
+        heads=4,
+        text_channels=128,
+        max_tokens=32,
+        learned_sigma=False,
+        base_px=64,
+        pooled_text=True,
     ),
     codec=VideoVaeConfig(
         image=ImageVaeConfig(
-            latent_channels=32, block_channels=(48, 96, 128), layers_per_block=1, norm_groups=8, mid_attention=False,
-            pixel_unshuffle=2, latent_scale=1.0, micro_batch=17,
+            latent_channels=32,
+            block_channels=(48, 96, 128),
+            layers_per_block=1,
+            norm_groups=8,
+            mid_attention=False,
+            pixel_unshuffle=2,
+            latent_scale=1.0,
+            micro_batch=17,
         ),
         temporal=TemporalVaeConfig(
-            in_channels=32, latent_channels=16, filters=48, res_blocks=1, channel_multipliers=(1, 2, 2),
-            temporal_downsample=(True, True), norm_groups=8, norm_per_frame=True,
+            in_channels=32,
+            latent_channels=16,
+            filters=48,
+            res_blocks=1,
+            channel_multipliers=(1, 2, 2),
+            temporal_downsample=(True, True),
+            norm_groups=8,
+            norm_per_frame=True,
         ),
     ),
     text=T5Config(vocabulary=320, width=128, layers=2, heads=4, head_width=32, hidden=256, max_tokens=32, dropout=0.0),
     sampler=RectifiedFlowConfig(),
     weights=WeightFiles(
-        folder="nano", network=("dit-1.safetensors", "dit-2.safetensors"), codec=("vae-1.safetensors", "vae-2.safetensors"),
-        text=("text.safetensors",), tokenizer="tokenizer.json", preview="preview.safetensors",
+        folder="nano",
+        network=("dit-1.safetensors", "dit-2.safetensors"),
+        codec=("vae-1.safetensors", "vae-2.safetensors"),
+        text=("text.safetensors",),
+        tokenizer="tokenizer.json",
+        preview="preview.safetensors",
     ),
     limits=Limits(
-        steps=Range(low=1, high=100, default=30), guidance=Range(low=0, high=15, default=4, step=0.5),
-        fps=Range(low=4, high=24, default=8), frames=(1, 5, 9, 13, 17), default_frames=17, sizes_px=((64, 64),),
+        steps=Range(low=1, high=100, default=30),
+        guidance=Range(low=0, high=15, default=4, step=0.5),
+        fps=Range(low=4, high=24, default=8),
+        frames=(1, 5, 9, 13, 17),
+        default_frames=17,
+        sizes_px=((64, 64),),
     ),
 )
 

@@ -39,8 +39,15 @@ def _finish_line() -> None:
 
 
 def _request(args: argparse.Namespace, spec: ModelSpec) -> GenerationRequest:
-    raw = {"prompt": args.prompt, "negative": args.negative, "fps": args.fps, "frames": args.frames,
-           "steps": args.steps, "guidance": args.guidance, "seed": args.seed}
+    raw = {
+        "prompt": args.prompt,
+        "negative": args.negative,
+        "fps": args.fps,
+        "frames": args.frames,
+        "steps": args.steps,
+        "guidance": args.guidance,
+        "seed": args.seed,
+    }
     height_px, width_px = spec.limits.sizes_px[0]
     reference = None if args.reference is None else read_reference(Path(args.reference), height_px, width_px)
     return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=reference)
@@ -64,8 +71,12 @@ def _run(bundle: ModelBundle, request: GenerationRequest) -> Finished:
             case StepPreview():
                 done = event.index + 1
                 spent = time.monotonic() - started
+                left = spent / done * (event.total - done)
                 if sys.stderr.isatty() or done in (1, event.total) or done % 10 == 0:
-                    _say(f"denoising {done}/{event.total}  {spent:.1f} s, {spent / done * (event.total - done):.1f} s to go", same_line=True)
+                    _say(
+                        f"denoising {done}/{event.total}  {spent:.1f} s, {left:.1f} s to go",
+                        same_line=True,
+                    )
             case Decoding():
                 _finish_line()
                 _say(f"decoded {event.done}/{event.total}")
@@ -78,10 +89,19 @@ def _run(bundle: ModelBundle, request: GenerationRequest) -> Finished:
 
 def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
     settings = request.settings()
-    print(json.dumps({
-        "out": str(out), "model": request.model_id, "seed": request.seed, "settings": settings,
-        "seconds": {k: round(v, 3) for k, v in finished.seconds.items()}, "unknown": list(finished.unknown),
-    }, ensure_ascii=False))
+    print(
+        json.dumps(
+            {
+                "out": str(out),
+                "model": request.model_id,
+                "seed": request.seed,
+                "settings": settings,
+                "seconds": {k: round(v, 3) for k, v in finished.seconds.items()},
+                "unknown": list(finished.unknown),
+            },
+            ensure_ascii=False,
+        )
+    )
 
 
 def command_generate(args: argparse.Namespace) -> None:
@@ -105,14 +125,32 @@ def command_models(args: argparse.Namespace) -> None:
     rows = []
     for spec in MODELS.values():
         missing = missing_files(spec.weights.folder, spec.weights.all_files())
-        rows.append({"id": spec.id, "title": spec.title, "runs_here": not missing,
-                     "why_not": f"missing: {', '.join(missing)}" if missing else ""})
+        rows.append(
+            {
+                "id": spec.id,
+                "title": spec.title,
+                "runs_here": not missing,
+                "why_not": f"missing: {', '.join(missing)}" if missing else "",
+            }
+        )
         _say(f"{spec.id:12} {spec.title}  {'ready' if not missing else 'weights missing'}")
     print(json.dumps(rows, ensure_ascii=False))
 
 
-_PACKAGES = ("torch", "gradio", "transformers", "diffusers", "accelerate", "safetensors", "einops", "pydantic", "numpy",
-             "pillow", "imageio", "av")
+_PACKAGES = (
+    "torch",
+    "gradio",
+    "transformers",
+    "diffusers",
+    "accelerate",
+    "safetensors",
+    "einops",
+    "pydantic",
+    "numpy",
+    "pillow",
+    "imageio",
+    "av",
+)
 
 
 def doctor() -> dict[str, Any]:
@@ -137,9 +175,15 @@ def doctor() -> dict[str, Any]:
         except DemoError as error:
             models[spec.id] = str(error)
     return {
-        "python": platform.python_version(), "system": platform.platform(), "packages": versions,
-        "device": str(device), "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(), "memory_bytes": memory, "assets": ASSETS.is_dir(), "models": models,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": versions,
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory,
+        "assets": ASSETS.is_dir(),
+        "models": models,
     }
 
 
@@ -151,7 +195,9 @@ def command_doctor(args: argparse.Namespace) -> int:
     for name, state in found["models"].items():
         _say(f"{name:14} {state}")
     print(json.dumps(found, ensure_ascii=False))
-    broken = [n for n, v in found["packages"].items() if v is None] + [m for m, s in found["models"].items() if s != "ready"]
+    broken = [n for n, v in found["packages"].items() if v is None] + [
+        m for m, s in found["models"].items() if s != "ready"
+    ]
     return 1 if broken else 0
 
 
@@ -163,8 +209,11 @@ def command_adherence(args: argparse.Namespace) -> None:
         raise RequestError("prompts", f"must be at least 1, not {args.prompts}")
     spec = find_model(args.model)
     bundle, reader = build_bundle(spec), load_reader()
-    parse_request({"prompt": "check", "guidance": args.guidance, "steps": args.steps, "fps": args.fps},
-                  model_id=spec.id, limits=spec.limits)
+    parse_request(
+        {"prompt": "check", "guidance": args.guidance, "steps": args.steps, "fps": args.fps},
+        model_id=spec.id,
+        limits=spec.limits,
+    )
     own = reader_table(reader, args.reader_clips)
     _say("the reader on rendered clips: " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in own.items()))
     trials = []
@@ -175,8 +224,17 @@ def command_adherence(args: argparse.Namespace) -> None:
     _finish_line()
     rows = adherence_table(reader, trials)
     _say(format_table(rows))
-    print(json.dumps({"model": spec.id, "prompts": args.prompts, "steps": args.steps or int(spec.limits.steps.default),
-                      "reader": own, "guidance": rows}))
+    print(
+        json.dumps(
+            {
+                "model": spec.id,
+                "prompts": args.prompts,
+                "steps": args.steps or int(spec.limits.steps.default),
+                "reader": own,
+                "guidance": rows,
+            }
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

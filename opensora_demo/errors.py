@@ -1,11 +1,11 @@
 """Everything that can go wrong and has a sentence for the user.
 
-    DemoError
-    |- RequestError(field)   a value somebody entered
-    |- WeightsError          a file of a model: missing, truncated, not what was expected
-    |- DeviceError           this machine cannot do it (memory, device)
-    |- NumericsError         the model produced numbers that are not finite
-    `- Cancelled             somebody pressed Stop
+DemoError
+|- RequestError(field)   a value somebody entered
+|- WeightsError          a file of a model: missing, truncated, not what was expected
+|- DeviceError           this machine cannot do it (memory, device)
+|- NumericsError         the model produced numbers that are not finite
+`- Cancelled             somebody pressed Stop
 """
 
 from __future__ import annotations

@@ -56,9 +56,14 @@ def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int)
         with Image.open(source, formats=_FORMATS) as image:
             w, h = image.size
             if w * h > MAX_PIXELS:
-                raise RequestError("reference", f"the image has {w} x {h} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are read")
+                raise RequestError(
+                    "reference",
+                    f"the image has {w} x {h} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are read",
+                )
             if min(w, h) < MIN_SIDE_PX:
-                raise RequestError("reference", f"the image has {w} x {h} pixels; each side must have at least {MIN_SIDE_PX}")
+                raise RequestError(
+                    "reference", f"the image has {w} x {h} pixels; each side must have at least {MIN_SIDE_PX}"
+                )
             if max(w, h) > 64 * min(w, h):
                 raise RequestError("reference", f"the image has {w} x {h} pixels; it is too narrow to crop")
             image.seek(0)
@@ -66,7 +71,9 @@ def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int)
     except RequestError:
         raise
     except Image.DecompressionBombError:
-        raise RequestError("reference", f"the image is too large; at most {MAX_PIXELS // 1_000_000} megapixels are read") from None
+        raise RequestError(
+            "reference", f"the image is too large; at most {MAX_PIXELS // 1_000_000} megapixels are read"
+        ) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, MemoryError):
         raise RequestError("reference", "this is not a readable PNG, JPEG or WebP image") from None
     return np.asarray(picture)[None].copy()
@@ -151,6 +158,6 @@ def compose_grid(clips: Sequence[Frames], labels: Sequence[str], *, min_px: int 
         x = _GAP_PX + i % columns * (w + _GAP_PX)
         bar = Image.new("RGB", (w, _BAR_PX), _GROUND)
         ImageDraw.Draw(bar).text((4, 4), label, fill=_INK, font=font)
-        grid[:, y:y + _BAR_PX, x:x + w] = np.asarray(bar)
-        grid[:, y + _BAR_PX:y + _BAR_PX + h, x:x + w] = clip
+        grid[:, y : y + _BAR_PX, x : x + w] = np.asarray(bar)
+        grid[:, y + _BAR_PX : y + _BAR_PX + h, x : x + w] = clip
     return grid

@@ -22,7 +22,15 @@ from opensora_demo.sampling.guidance import ClassifierFree
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.types import (
-    Clip, Decoding, Encoded, Event, Finished, Frames, GenerationRequest, Started, StepPreview,
+    Clip,
+    Decoding,
+    Encoded,
+    Event,
+    Finished,
+    Frames,
+    GenerationRequest,
+    Started,
+    StepPreview,
 )
 
 
@@ -41,7 +49,13 @@ def to_video(frames: Frames) -> Tensor:
 
 def to_frames(video: Tensor) -> Frames:
     """(3, t, h, w) in [-1, 1] -> (t, h, w, 3) uint8, rounded as Open-Sora's save_sample does."""
-    return ((video.float().clamp(-1, 1) + 1) * 127.5 + 0.5).clamp(0, 255).permute(1, 2, 3, 0).to("cpu", torch.uint8).numpy()
+    return (
+        ((video.float().clamp(-1, 1) + 1) * 127.5 + 0.5)
+        .clamp(0, 255)
+        .permute(1, 2, 3, 0)
+        .to("cpu", torch.uint8)
+        .numpy()
+    )
 
 
 @torch.inference_mode()
@@ -77,8 +91,14 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
 
     def velocity(x: Tensor, t: float, index: int) -> Tensor:
         return bundle.family.velocity(
-            x, t, condition, guidance.weights(index), height_px=shape.height_px, width_px=shape.width_px,
-            x_mask=x_mask, shared=index == 0 and rows > 1,
+            x,
+            t,
+            condition,
+            guidance.weights(index),
+            height_px=shape.height_px,
+            width_px=shape.width_px,
+            x_mask=x_mask,
+            shared=index == 0 and rows > 1,
         )
 
     x = noise.expand(rows, -1, -1, -1, -1)
@@ -89,9 +109,12 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
             x = step.x
             seconds["denoise"] += time.perf_counter() - clock
             yield StepPreview(
-                index=step.index, total=step.total, t=step.t,
+                index=step.index,
+                total=step.total,
+                t=step.t,
                 previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
-                guidance=request.guidance, seconds=seconds["denoise"],
+                guidance=request.guidance,
+                seconds=seconds["denoise"],
             )
             check()
             clock = time.perf_counter()
@@ -100,7 +123,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     for row in range(rows):
         clock = time.perf_counter()
         chunks: list[Frames] = []
-        for part in bundle.codec.decode_chunks(x[row:row + 1], shape.frames):
+        for part in bundle.codec.decode_chunks(x[row : row + 1], shape.frames):
             if not torch.isfinite(part).all():
                 raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
             chunks.append(to_frames(part[0]))

@@ -21,7 +21,7 @@ def fit_matrix(latents: Tensor, video: Tensor) -> Tensor:
 
     Latent frame 0 stands for the first frame, latent frame i for the frames up to 4 i (a causal codec padded in front).
     """
-    b, c, t, h, w = latents.shape
+    _, c, t, h, w = latents.shape
     at = np.linspace(0, video.shape[2] - 1, t).round().astype(int)
     small = torch.nn.functional.adaptive_avg_pool3d(video[:, :, at], (t, h, w))
     x = latents.movedim(1, -1).reshape(-1, c)

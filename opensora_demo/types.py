@@ -73,10 +73,15 @@ class GenerationRequest:
     def settings(self) -> dict[str, Any]:
         """The request in the words of the API, as it is written into files and shown under a clip."""
         return {
-            "model": self.model_id, "prompt": self.prompt, "negative": self.negative_prompt,
-            "fps": self.fps, "frames": self.shape.frames, "steps": self.steps,
+            "model": self.model_id,
+            "prompt": self.prompt,
+            "negative": self.negative_prompt,
+            "fps": self.fps,
+            "frames": self.shape.frames,
+            "steps": self.steps,
             "guidance": self.guidance[0] if len(self.guidance) == 1 else list(self.guidance),
-            "seed": self.seed, "reference": self.reference is not None,
+            "seed": self.seed,
+            "reference": self.reference is not None,
         }
 
 
@@ -173,7 +178,11 @@ def _within(value: float, span: Range, unit: str = "") -> None:
 def clean_text(text: str) -> str:
     """NFC, without control and other invisible format characters, white space folded."""
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if c in "\t\n\r" else c for c in text if c in "\t\n\r\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    text = "".join(
+        " " if c in "\t\n\r" else c
+        for c in text
+        if c in "\t\n\r\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co")
+    )
     return re.sub(r"\s+", " ", text).strip(" \u200d")
 
 
@@ -219,7 +228,9 @@ class _Raw(BaseModel):
         limits: Limits = info.context  # type: ignore[assignment]
         frames = _whole(limits.default_frames if value is None else value)
         if frames not in limits.frames:
-            raise ValueError(f"must be one of {', '.join(map(str, limits.frames))}, not {frames if abs(frames) < 10**9 else 'that'}")
+            raise ValueError(
+                f"must be one of {', '.join(map(str, limits.frames))}, not {frames if abs(frames) < 10**9 else 'that'}"
+            )
         return frames
 
     @field_validator("steps", mode="before")
@@ -234,7 +245,9 @@ class _Raw(BaseModel):
     @classmethod
     def _guidance(cls, value: Any, info: ValidationInfo) -> tuple[float, ...]:
         limits: Limits = info.context  # type: ignore[assignment]
-        values = list(value) if isinstance(value, (list, tuple)) else [limits.guidance.default if value is None else value]
+        values = (
+            list(value) if isinstance(value, (list, tuple)) else [limits.guidance.default if value is None else value]
+        )
         if not 1 <= len(values) <= MAX_COMPARED:
             raise ValueError(f"must be 1 to {MAX_COMPARED} numbers, not {len(values)}")
         numbers = tuple(_number(v, "a number") + 0.0 for v in values)  # -0.0 becomes 0.0
@@ -264,7 +277,9 @@ def parse_guidance_list(text: str) -> list[float]:
             try:
                 step, end = values[-1] - values[-2], float(parts[i + 1])
             except (IndexError, ValueError):
-                raise RequestError("guidance", "'..' needs two numbers before it and one after it, as in 1, 2, .., 7") from None
+                raise RequestError(
+                    "guidance", "'..' needs two numbers before it and one after it, as in 1, 2, .., 7"
+                ) from None
             if not step > 0 or not math.isfinite(end):
                 raise RequestError("guidance", "'..' needs rising numbers, as in 1, 2, .., 7")
             while len(values) <= MAX_COMPARED and values[-1] + step < end - 1e-9:
@@ -288,7 +303,9 @@ def parse_request(
     Raises RequestError naming the first wrong field and what it must be.
     """
     try:
-        parsed = _Raw.model_validate(dict({"fps": None, "frames": None, "steps": None, "guidance": None, "seed": None}, **raw), context=limits)
+        parsed = _Raw.model_validate(
+            dict({"fps": None, "frames": None, "steps": None, "guidance": None, "seed": None}, **raw), context=limits
+        )
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "request"
@@ -301,7 +318,13 @@ def parse_request(
         raise RequestError("reference", "this model takes no reference image")
     height_px, width_px = limits.sizes_px[0]
     return GenerationRequest(
-        model_id=model_id, prompt=parsed.prompt, negative_prompt=parsed.negative,
+        model_id=model_id,
+        prompt=parsed.prompt,
+        negative_prompt=parsed.negative,
         shape=VideoShape(frames=parsed.frames, height_px=height_px, width_px=width_px),
-        fps=parsed.fps, steps=parsed.steps, guidance=parsed.guidance, seed=parsed.seed, reference=reference,
+        fps=parsed.fps,
+        steps=parsed.steps,
+        guidance=parsed.guidance,
+        seed=parsed.seed,
+        reference=reference,
     )

@@ -50,7 +50,8 @@ def check_fit(what: str, expected: Mapping[str, Tensor], state: Mapping[str, Ten
     wrong += [f"{k} unexpected" for k in state if k not in expected]
     wrong += [
         f"{k} is {list(state[k].shape)}, expected {list(expected[k].shape)}"
-        for k in expected if k in state and state[k].shape != expected[k].shape
+        for k in expected
+        if k in state and state[k].shape != expected[k].shape
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""

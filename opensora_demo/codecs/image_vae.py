@@ -59,7 +59,9 @@ class ImageVAE(nn.Module):
         """Latents times `latent_scale`; a draw from the posterior with a generator, its mean without."""
         b = video.shape[0]
         frames = F.pixel_unshuffle(rearrange(video, "b c t h w -> (b t) c h w"), self.cfg.pixel_unshuffle)
-        moments = torch.cat([self.module.quant_conv(self.module.encoder(m)) for m in frames.split(self.cfg.micro_batch)])
+        moments = torch.cat(
+            [self.module.quant_conv(self.module.encoder(m)) for m in frames.split(self.cfg.micro_batch)]
+        )
         mean, log_variance = moments.chunk(2, dim=1)
         z = sample_gaussian(mean, log_variance.clamp(-30.0, 20.0), generator) * self.cfg.latent_scale
         return rearrange(z, "(b t) c h w -> b c t h w", b=b)

@@ -113,9 +113,9 @@ class Decoder(nn.Module):
         ups: list[nn.Module] = []
         for i in reversed(range(len(widths))):
             width = widths[i]
-            blocks.insert(0, nn.ModuleList(
-                ResBlock(previous if j == 0 else width, width, cfg) for j in range(cfg.res_blocks)
-            ))
+            blocks.insert(
+                0, nn.ModuleList(ResBlock(previous if j == 0 else width, width, cfg) for j in range(cfg.res_blocks))
+            )
             if i > 0:
                 up = cfg.temporal_downsample[i - 1]
                 ups.insert(0, CausalConv3d(width, 2 * width, 3) if up else nn.Identity())
@@ -162,7 +162,7 @@ class TemporalVAE(nn.Module):
 
     def decode(self, z: Tensor, frames: int) -> Tensor:
         x = self.decoder(self.post_quant_conv(z))
-        return x[:, :, self.padding(frames):]
+        return x[:, :, self.padding(frames) :]
 
     def forward(self, x: Tensor) -> Tensor:
         mean, _ = self.encode(x)

@@ -23,7 +23,7 @@ from opensora_demo.types import GenerationRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditioning:
-    """What the network is told at every step: the text of each branch (prompt first, null second) and the frame rate."""
+    """What the network is told at every step: the text of each branch (prompt, then null) and the frame rate."""
 
     branches: tuple[TextKeys, TextKeys]
     fps: float
@@ -53,8 +53,16 @@ class STDiTFamily:
         )
 
     def velocity(
-        self, x: Tensor, t: float, condition: Conditioning, weights: Tensor, *, height_px: int, width_px: int,
-        x_mask: Tensor | None = None, shared: bool = False,
+        self,
+        x: Tensor,
+        t: float,
+        condition: Conditioning,
+        weights: Tensor,
+        *,
+        height_px: int,
+        width_px: int,
+        x_mask: Tensor | None = None,
+        shared: bool = False,
     ) -> Tensor:
         """Guided velocity of x (rows, c, t, h, w) at time t; weights (rows, 2).
 
@@ -83,9 +91,12 @@ class STDiTFamily:
     ) -> Tensor:
         rows = x.shape[0]
         out = self.network(
-            x, torch.full((rows,), 1000.0 * t, device=x.device), text.expand(rows),
-            fps=torch.full((rows,), fps, device=x.device), height_px=height_px, width_px=width_px,
+            x,
+            torch.full((rows,), 1000.0 * t, device=x.device),
+            text.expand(rows),
+            fps=torch.full((rows,), fps, device=x.device),
+            height_px=height_px,
+            width_px=width_px,
             x_mask=None if x_mask is None else x_mask[None].expand(rows, -1),
         )
         return -out[:, : x.shape[1]].float()
-

@@ -120,14 +120,19 @@ class STDiT3(nn.Module):
         self.final_layer = FinalLayer(cfg)
 
     def initialise(self) -> None:
-        """Weights to start training from: xavier for linear layers, 0.02 normal for embedders, zeros where a branch ends."""
+        """Weights to start training from: xavier for linear layers, 0.02 normal for embedders, zeros at the ends."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.view(self.cfg.width, -1))
-        for linear in (*self.t_embedder.mlp[::2], *self.fps_embedder.mlp[::2], self.t_block[1],
-                       self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+        for linear in (
+            *self.t_embedder.mlp[::2],
+            *self.fps_embedder.mlp[::2],
+            self.t_block[1],
+            self.y_embedder.y_proj.fc1,
+            self.y_embedder.y_proj.fc2,
+        ):
             nn.init.normal_(linear.weight, std=0.02)
         for block in (*self.spatial_blocks, *self.temporal_blocks):
             nn.init.zeros_(block.cross_attn.proj.weight)
@@ -155,7 +160,14 @@ class STDiT3(nn.Module):
         return [b for pair in zip(self.spatial_blocks, self.temporal_blocks, strict=True) for b in pair]  # type: ignore[misc]
 
     def forward(
-        self, x: Tensor, timestep: Tensor, text: TextKeys, *, fps: Tensor, height_px: float, width_px: float,
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: TextKeys,
+        *,
+        fps: Tensor,
+        height_px: float,
+        width_px: float,
         x_mask: Tensor | None = None,
     ) -> Tensor:
         """timestep (b) in 0..1000, fps (b); x_mask (b, t') is False for frames that are given: they count as t = 0."""

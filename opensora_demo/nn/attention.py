@@ -75,8 +75,10 @@ class TextKeys:
             return x.repeat(rows, *[1] * (x.ndim - 1))
 
         return TextKeys(
-            tuple(map(repeat, self.keys)), tuple(map(repeat, self.values)),
-            None if self.mask is None else repeat(self.mask), None if self.pooled is None else repeat(self.pooled),
+            tuple(map(repeat, self.keys)),
+            tuple(map(repeat, self.values)),
+            None if self.mask is None else repeat(self.mask),
+            None if self.pooled is None else repeat(self.pooled),
         )
 
 

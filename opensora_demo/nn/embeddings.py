@@ -20,7 +20,7 @@ def sinusoid(t: Tensor, width: int = FREQUENCIES) -> Tensor:
 
 
 class ScalarEmbedder(nn.Module):
-    """A number (timestep, FPS) as a vector: sinusoid, then a two-layer MLP. Published as TimestepEmbedder and SizeEmbedder."""
+    """A number (timestep, FPS) as a vector: sinusoid, then a two-layer MLP (TimestepEmbedder, SizeEmbedder)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

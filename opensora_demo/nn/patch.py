@@ -37,7 +37,5 @@ def unpatchify(x: Tensor, patch: tuple[int, int, int], size: tuple[int, int, int
     """(b, t', s, pt * ph * pw * c) -> (b, c, t, h, w), without the padding."""
     pt, ph, pw = patch
     _, grid_h, grid_w = patch_grid(patch, size)
-    x = rearrange(
-        x, "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw
-    )
+    x = rearrange(x, "b t (h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", h=grid_h, w=grid_w, pt=pt, ph=ph, pw=pw)
     return x[:, :, : size[0], : size[1], : size[2]]

@@ -29,7 +29,12 @@ class Step:
 
 
 def sample(
-    velocity: Velocity, noise: Tensor, times: Sequence[float], *, given: Tensor | None = None, x_mask: Tensor | None = None
+    velocity: Velocity,
+    noise: Tensor,
+    times: Sequence[float],
+    *,
+    given: Tensor | None = None,
+    x_mask: Tensor | None = None,
 ) -> Iterator[Step]:
     """Integrate from noise (rows, c, t, h, w) to data, one Step at a time.
 
@@ -46,7 +51,9 @@ def sample(
         t, t_next = times[i], times[i + 1]
         v = velocity(x, t, i)
         if not torch.isfinite(v).all():
-            raise NumericsError(f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale")
+            raise NumericsError(
+                f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale"
+            )
         x0 = x - t * v
         x = x + (t_next - t) * v
         if keep is not None:

@@ -46,11 +46,21 @@ class T5TextEncoder(nn.Module):
         self.tokenizer = PreTrainedTokenizerFast(
             tokenizer_file=str(tokenizer_file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
         )
-        self.model = T5EncoderModel(HubT5Config(
-            vocab_size=cfg.vocabulary, d_model=cfg.width, d_kv=cfg.head_width, d_ff=cfg.hidden, num_layers=cfg.layers,
-            num_heads=cfg.heads, dropout_rate=cfg.dropout, feed_forward_proj="gated-gelu", is_encoder_decoder=False,
-            use_cache=False, tie_word_embeddings=False,
-        ))
+        self.model = T5EncoderModel(
+            HubT5Config(
+                vocab_size=cfg.vocabulary,
+                d_model=cfg.width,
+                d_kv=cfg.head_width,
+                d_ff=cfg.hidden,
+                num_layers=cfg.layers,
+                num_heads=cfg.heads,
+                dropout_rate=cfg.dropout,
+                feed_forward_proj="gated-gelu",
+                is_encoder_decoder=False,
+                use_cache=False,
+                tie_word_embeddings=False,
+            )
+        )
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, tuple[tuple[str, ...], ...], tuple[int, ...]]:
         """ids (b, n), lengths (b), unknown words and tokens cut off, for each prompt."""

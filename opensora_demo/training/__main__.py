@@ -1,7 +1,7 @@
 """Re-create the models in assets from nothing.
 
-    python -m opensora_demo.training nano            all stages, each continues where it stopped
-    python -m opensora_demo.training nano --stages dit,export
+python -m opensora_demo.training nano            all stages, each continues where it stopped
+python -m opensora_demo.training nano --stages dit,export
 """
 
 from __future__ import annotations
@@ -38,8 +38,16 @@ FOLDER = ASSETS / NANO.weights.folder
 def train_vae(runs: Path, workers: int, seed: int) -> None:
     train(
         partial(VaeJob, NANO.codec, VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS),
-        LoopConfig(run_dir=runs / "vae", steps=2200, cooldown=600, lr=1.5e-3, drops=((1120, 1 / 3),), ema_decay=0.995,
-                   workers=workers, seed=seed),
+        LoopConfig(
+            run_dir=runs / "vae",
+            steps=2200,
+            cooldown=600,
+            lr=1.5e-3,
+            drops=((1120, 1 / 3),),
+            ema_decay=0.995,
+            workers=workers,
+            seed=seed,
+        ),
     )
 
 
@@ -54,21 +62,29 @@ def encode_pool(runs: Path, workers: int, seed: int) -> None:
 def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int) -> None:
     train(
         partial(DitJob, NANO.network, NANO.text, FOLDER / NANO.weights.tokenizer, runs / "pool", batch=64 // workers),
-        LoopConfig(run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=2e-3, ema_decay=0.999, workers=workers, seed=seed),
+        LoopConfig(
+            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=2e-3, ema_decay=0.999, workers=workers, seed=seed
+        ),
     )
 
 
 def train_reader(runs: Path, workers: int, seed: int) -> None:
     train(
         partial(ReaderJob, batch=16 // workers),
-        LoopConfig(run_dir=runs / "reader", steps=1500, cooldown=450, lr=1.5e-3, ema_decay=0.99, workers=workers, seed=seed),
+        LoopConfig(
+            run_dir=runs / "reader", steps=1500, cooldown=450, lr=1.5e-3, ema_decay=0.99, workers=workers, seed=seed
+        ),
     )
 
 
 def export(runs: Path) -> None:
     """Averaged weights of every finished stage into assets/nano, with how they came about."""
-    story = {"command": "python -m opensora_demo.training nano", "date": datetime.now(UTC).date().isoformat(),
-             "data": "opensora_demo.training.worlds, rendered on the fly", "license": "Apache-2.0"}
+    story = {
+        "command": "python -m opensora_demo.training nano",
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": "opensora_demo.training.worlds, rendered on the fly",
+        "license": "Apache-2.0",
+    }
     files = NANO.weights
     if (runs / "vae" / "checkpoint.pt").exists() and (runs / "pool").exists():
         vae = VideoVAE(NANO.codec)
@@ -100,8 +116,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m opensora_demo.training", description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=("nano",))
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated, of " + ", ".join(STAGES))
-    parser.add_argument("--runs", type=Path, default=Path.home() / ".cache" / "opensora-demo" / "nano",
-                        help="where checkpoints and the pool are kept")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path.home() / ".cache" / "opensora-demo" / "nano",
+        help="where checkpoints and the pool are kept",
+    )
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7000, help="steps of the dit stage, 64 clips each")

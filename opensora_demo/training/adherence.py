@@ -1,4 +1,4 @@
-"""Does a clip show what the prompt says? Prompts that were never trained on, clips by the model, answers by the reader."""
+"""Does a clip show what the prompt says? New prompts, clips by the model, answers by the reader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ def held_out_prompts(count: int, fps: int, seed: int = EVAL_SEED) -> list[tuple[
 
 
 def run_trials(
-    bundle: ModelBundle, count: int, guidance: Sequence[float], *, steps: int | None = None, fps: int | None = None,
+    bundle: ModelBundle,
+    count: int,
+    guidance: Sequence[float],
+    *,
+    steps: int | None = None,
+    fps: int | None = None,
     seed: int = EVAL_SEED,
 ) -> Iterator[Trial]:
     """Generate: all scales of a prompt share its noise."""
@@ -43,7 +48,8 @@ def run_trials(
     for index, (scene, prompt) in enumerate(held_out_prompts(count, fps or int(limits.fps.default), seed)):
         request = parse_request(
             {"prompt": prompt, "guidance": list(guidance), "steps": steps, "fps": scene.fps, "seed": index},
-            model_id=bundle.spec.id, limits=limits,
+            model_id=bundle.spec.id,
+            limits=limits,
         )
         clips = run(bundle, request).clips
         yield Trial(scene=scene, prompt=prompt, seed=index, clips={c.request.guidance[0]: c.frames for c in clips})

@@ -1,4 +1,4 @@
-"""Write a trained model into assets: half precision, every file under 10 MB, the story of the training in the header."""
+"""Write a trained model into assets: half precision, files under 10 MB, its training told in the header."""
 
 from __future__ import annotations
 
@@ -28,5 +28,3 @@ def save_shards(state: Mapping[str, Tensor], files: list[Path], metadata: Mappin
             raise ValueError(f"{file.name} would have {size / 1e6:.1f} MB; add a shard")
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(shard, file, metadata=dict(metadata))
-
-

@@ -51,13 +51,17 @@ class Job(Protocol):
 
     model: nn.Module
 
-    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]: ...
+    def loss(
+        self, rng: np.random.Generator, generator: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, float]]: ...
 
 
 def learning_rate(cfg: LoopConfig, step: int) -> float:
     """Warm-up, constant, then linear to zero over the cool-down (WSD; Hu et al., MiniCPM, 2024)."""
     dropped = math.prod(factor for start, factor in cfg.drops if step >= start)
-    return cfg.lr * dropped * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
+    return (
+        cfg.lr * dropped * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
+    )
 
 
 def average_gradients(params: list[nn.Parameter]) -> float:
@@ -69,7 +73,7 @@ def average_gradients(params: list[nn.Parameter]) -> float:
         at = 0
         for p in params:
             if p.grad is not None:
-                p.grad.copy_(flat[at:at + p.numel()].view_as(p))
+                p.grad.copy_(flat[at : at + p.numel()].view_as(p))
                 at += p.numel()
     return float(flat.norm())
 
@@ -135,15 +139,24 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
         now = time.monotonic()
         if step % cfg.log_every == 0:
             if rank == 0:
-                record = {"step": step, "s": round(seconds + now - started, 1), "s_per_step": (now - last_log) / cfg.log_every,
-                          **{k: round(v, 5) for k, v in totals.items()}}
+                record = {
+                    "step": step,
+                    "s": round(seconds + now - started, 1),
+                    "s_per_step": (now - last_log) / cfg.log_every,
+                    **{k: round(v, 5) for k, v in totals.items()},
+                }
                 with (cfg.run_dir / "log.jsonl").open("a") as f:
                     f.write(json.dumps(record) + "\n")
             totals, last_log = {}, now
         done = step >= cfg.steps
         if rank == 0 and (done or now - last_save > cfg.save_every_s):
-            state = {"model": job.model.state_dict(), "ema": ema, "optimiser": optimiser.state_dict(),
-                     "step": step, "seconds": seconds + now - started}
+            state = {
+                "model": job.model.state_dict(),
+                "ema": ema,
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "seconds": seconds + now - started,
+            }
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
             last_save = now

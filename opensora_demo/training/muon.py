@@ -39,16 +39,25 @@ class Muon(torch.optim.Optimizer):
     """`named` parameters of one model; with torch.distributed running, the workers share the orthogonalisations."""
 
     def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], *, lr: float, momentum: float = 0.95,
-        weight_decay: float = 0.01, betas: tuple[float, float] = (0.9, 0.98), adam_lr_ratio: float = 0.5,
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        adam_lr_ratio: float = 0.5,
     ) -> None:
         matrices, others = [], []
         for name, p in named:
             (matrices if is_matrix(name, p) else others).append(p)
         defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": betas}
         super().__init__(
-            [{"params": matrices, "matrix": True, "ratio": 1.0},
-             {"params": others, "matrix": False, "ratio": adam_lr_ratio}], defaults,
+            [
+                {"params": matrices, "matrix": True, "ratio": 1.0},
+                {"params": others, "matrix": False, "ratio": adam_lr_ratio},
+            ],
+            defaults,
         )
 
     def set_lr(self, lr: float) -> None:
@@ -73,13 +82,13 @@ class Muon(torch.optim.Optimizer):
             if i % workers == rank:
                 g = p.grad.lerp(buffer, group["momentum"]).flatten(1)  # Nesterov
                 u = orthogonalise(g) * (_MATCH_ADAMW_RMS * max(g.shape) ** 0.5)
-                updates[at:at + p.numel()] = u.flatten()
+                updates[at : at + p.numel()] = u.flatten()
             at += p.numel()
         if workers > 1:
             dist.all_reduce(updates)
         at = 0
         for p in params:
-            u = updates[at:at + p.numel()].view(p.shape).float()
+            u = updates[at : at + p.numel()].view(p.shape).float()
             p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u, alpha=-group["lr"])
             at += p.numel()
 

@@ -24,7 +24,7 @@ def encode_scenes(vae: VideoVAE, scenes: list[Scene], batch: int = 8) -> torch.T
     """Raw posterior means (n, c, t, h, w), before shift and scale, in bfloat16 convolutions."""
     out = []
     for at in range(0, len(scenes), batch):
-        video = to_video(np.stack([render(s)[0] for s in scenes[at:at + batch]]))
+        video = to_video(np.stack([render(s)[0] for s in scenes[at : at + batch]]))
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             mean, _ = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
         out.append(mean.float())

@@ -23,7 +23,10 @@ from opensora_demo.weights import ASSETS, load_module
 READER_FILE = ASSETS / "nano" / "reader.safetensors"
 SIZE_PX = 64
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES, "colour": COLOURS, "motion": MOTIONS, "background": BACKGROUNDS,
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "motion": MOTIONS,
+    "background": BACKGROUNDS,
 }
 
 
@@ -41,7 +44,9 @@ class Reading:
 
     def matches(self, shape: str, colour: str, motion: str, background: str) -> dict[str, bool]:
         return {
-            "shape": self.shape == shape, "colour": self.colour == colour, "motion": self.motion == motion,
+            "shape": self.shape == shape,
+            "colour": self.colour == colour,
+            "motion": self.motion == motion,
             "background": self.background == background,
         }
 
@@ -82,19 +87,25 @@ class Reader(nn.Module):
         self.up1 = _Stage(48 + 32, 32, 1)
         self.mask = nn.Conv2d(32, 1, 1)
         seen = 32 + 96
-        self.heads = nn.ModuleDict({
-            name: nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, len(ATTRIBUTES[name])))
-            for name, width in (("shape", seen), ("colour", seen), ("background", 96))
-        })
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, len(ATTRIBUTES[name])))
+                for name, width in (("shape", seen), ("colour", seen), ("background", 96))
+            }
+        )
         self.appearance = nn.Linear(seen, 16)
         self.track = nn.Sequential(
-            nn.Conv1d(6 + 6 + 16, 64, 5, padding=2), nn.SiLU(), nn.Conv1d(64, 64, 5, padding=2), nn.SiLU(),
-            nn.Conv1d(64, 64, 5, padding=2), nn.SiLU(),
+            nn.Conv1d(6 + 6 + 16, 64, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv1d(64, 64, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv1d(64, 64, 5, padding=2),
+            nn.SiLU(),
         )
         self.motion = nn.Sequential(nn.Linear(128, 64), nn.SiLU(), nn.Linear(64, len(MOTIONS)))
 
     def forward(self, video: Tensor) -> ReaderOutput:
-        b, _, t = video.shape[:3]
+        b = video.shape[0]
         x = rearrange(video, "b c t h w -> (b t) c h w")
         f1 = self.down1(x)
         f2 = self.down2(f1)
@@ -130,8 +141,10 @@ class Reader(nn.Module):
         track = self.track(torch.cat([pose, change, look], 1))
         summary = torch.cat([track.mean(2), track.amax(2)], 1)
         answers = {
-            "shape": self.heads["shape"](visible), "colour": self.heads["colour"](visible),
-            "background": self.heads["background"](stage), "motion": self.motion(summary),
+            "shape": self.heads["shape"](visible),
+            "colour": self.heads["colour"](visible),
+            "background": self.heads["background"](stage),
+            "motion": self.motion(summary),
         }
         centre = rearrange(torch.stack([cx, cy], 1), "(b t) k -> b t k", b=b)
         return ReaderOutput(
@@ -154,7 +167,7 @@ def read_clips(reader: Reader, clips: list[Frames], batch: int = 16) -> list[Rea
         if clip.shape != (FRAMES, SIZE_PX, SIZE_PX, 3):
             raise ValueError(f"the reader reads {FRAMES} frames of {SIZE_PX} x {SIZE_PX}, not {clip.shape}")
     for at in range(0, len(clips), batch):
-        video = torch.from_numpy(np.stack(clips[at:at + batch])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        video = torch.from_numpy(np.stack(clips[at : at + batch])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         out = reader(video)
         for i in range(len(video)):
             said: dict[str, str] = {}

@@ -75,7 +75,9 @@ class VaeJob:
             with torch.no_grad():
                 target = self.model.spatial_vae.encode(video).float()
             mean, log_variance = self.model.temporal_vae.encode(target)
-            decoded = self.model.temporal_vae.decode(sample_gaussian(mean.float(), log_variance.float(), generator), target.shape[2])
+            decoded = self.model.temporal_vae.decode(
+                sample_gaussian(mean.float(), log_variance.float(), generator), target.shape[2]
+            )
         loss = (decoded.float() - target).square().mean() / target.var()
         kl = gaussian_kl(mean, log_variance)
         return loss + self.kl_weight * kl, {"latent_error": float(loss.detach()), "kl": float(kl.detach())}
@@ -101,6 +103,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def draw_clips(rng: np.random.Generator, count: int, frames: int | None = None) -> tuple[Tensor, Tensor]:
-    """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` picks a few of each."""
+    """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` shortens them."""
     clips, masks = zip(*(render(sample_scene(rng), frames=frames or FRAMES) for _ in range(count)), strict=True)
     return to_video(np.stack(clips)), torch.from_numpy(np.stack(masks)).float()[:, None] / 255

@@ -25,8 +25,14 @@ BACKGROUNDS = ("black", "white", "sky", "meadow", "night", "sunset", "sea", "des
 SIZES = ("small", "medium", "large")
 SPEEDS = ("slow", "normal", "fast")
 COLOURS_RGB: dict[str, tuple[int, int, int]] = {
-    "red": (222, 28, 36), "orange": (255, 132, 14), "yellow": (252, 218, 26), "green": (36, 168, 52),
-    "cyan": (30, 208, 220), "blue": (36, 76, 232), "purple": (136, 46, 204), "pink": (255, 112, 184),
+    "red": (222, 28, 36),
+    "orange": (255, 132, 14),
+    "yellow": (252, 218, 26),
+    "green": (36, 168, 52),
+    "cyan": (30, 208, 220),
+    "blue": (36, 76, 232),
+    "purple": (136, 46, 204),
+    "pink": (255, 112, 184),
     "white": (244, 244, 246),
 }
 COLOURS = tuple(COLOURS_RGB)
@@ -70,10 +76,14 @@ def sample_scene(rng: np.random.Generator, *, held_out: bool | None = False, fps
     """Draw a scene; `held_out` asks for a trained-on triple (False), an untrained one (True) or either (None)."""
     while True:
         scene = Scene(
-            shape=str(rng.choice(SHAPES)), colour=str(rng.choice(COLOURS)), motion=str(rng.choice(MOTIONS)),
-            background=str(rng.choice(BACKGROUNDS)), size=str(rng.choice(SIZES, p=(0.25, 0.5, 0.25))),
+            shape=str(rng.choice(SHAPES)),
+            colour=str(rng.choice(COLOURS)),
+            motion=str(rng.choice(MOTIONS)),
+            background=str(rng.choice(BACKGROUNDS)),
+            size=str(rng.choice(SIZES, p=(0.25, 0.5, 0.25))),
             speed=str(rng.choice(SPEEDS, p=(0.25, 0.5, 0.25))),
-            fps=int(rng.choice(FPS_CHOICES)) if fps is None else fps, seed=int(rng.integers(2**31)),
+            fps=int(rng.choice(FPS_CHOICES)) if fps is None else fps,
+            seed=int(rng.integers(2**31)),
         )
         if held_out is None or is_held_out(scene) == held_out:
             return scene
@@ -183,7 +193,9 @@ def path(scene: Scene, frames: int = FRAMES, size_px: int = SIZE_PX) -> Path:
             travel = 0.8 * v * s[-1]
             x = (middle + direction * (0.8 * v * s - min(travel, size_px - 2 * margin) / 2)).astype(np.float32)
             wave = (s * (CURVED * 0.9 * v / (4 * amplitude)) + rng.uniform(0, 1)) % 1.0
-            y = (np.clip(y0, margin + 9, size_px - margin - 9) + amplitude * (4 * np.abs(wave - 0.5) - 1)).astype(np.float32)
+            y = (np.clip(y0, margin + 9, size_px - margin - 9) + amplitude * (4 * np.abs(wave - 0.5) - 1)).astype(
+                np.float32
+            )
         case "spin":
             angle = (rng.uniform(0, 2 * np.pi) + rng.choice((-1, 1)) * SPIN_RAD_S[scene.speed] * s).astype(np.float32)
         case "grow" | "shrink":
@@ -249,7 +261,10 @@ def _sky(x: Array, y: Array, rng: np.random.Generator) -> Array:
 
 def _meadow(x: Array, y: Array, rng: np.random.Generator) -> Array:
     picture = _vertical(y, (0, (108, 178, 246)), (40, (206, 234, 252)))
-    for level, tall, top, bottom in ((33, 3.5, (120, 190, 88), (92, 166, 62)), (41, 3.0, (104, 184, 62), (46, 124, 36))):
+    for level, tall, top, bottom in (
+        (33, 3.5, (120, 190, 88), (92, 166, 62)),
+        (41, 3.0, (104, 184, 62), (46, 124, 36)),
+    ):
         ridge = level + tall * np.sin(x / rng.uniform(8, 13) + rng.uniform(0, 6.3))
         picture = _over(picture, _soft(ridge - y), _vertical(y, (level - 4, top), (64, bottom)))
     return picture
@@ -279,14 +294,19 @@ def _sea(x: Array, y: Array, rng: np.random.Generator) -> Array:
     picture = _vertical(y, (0, (126, 188, 244)), (horizon, (226, 242, 252)))
     water = _vertical(y, (horizon, (52, 146, 196)), (64, (8, 54, 122)))
     depth = np.maximum(y - horizon, 0)
-    ripple = np.sin(x * 0.55 + rng.uniform(0, 6.3) + 2.2 * np.sin(depth * 0.32)) * np.sin(depth * 0.85 + rng.uniform(0, 6.3))
+    ripple = np.sin(x * 0.55 + rng.uniform(0, 6.3) + 2.2 * np.sin(depth * 0.32)) * np.sin(
+        depth * 0.85 + rng.uniform(0, 6.3)
+    )
     water += 15 * np.clip(depth / 12, 0, 1)[..., None] * ripple[..., None]
     return _over(picture, _soft(horizon - y), water)
 
 
 def _desert(x: Array, y: Array, rng: np.random.Generator) -> Array:
     picture = _vertical(y, (0, (250, 206, 138)), (36, (254, 238, 206)))
-    for level, tall, top, bottom in ((35, 4.5, (226, 180, 112), (206, 152, 84)), (44, 5.0, (206, 152, 86), (168, 112, 54))):
+    for level, tall, top, bottom in (
+        (35, 4.5, (226, 180, 112), (206, 152, 84)),
+        (44, 5.0, (206, 152, 86), (168, 112, 54)),
+    ):
         u = x / rng.uniform(17, 24) + rng.uniform(0, 1)
         ridge = level - tall * (1 - np.abs(2 * (u % 1.0) - 1) ** 1.4) + 2
         picture = _over(picture, _soft(ridge - y), _vertical(y, (level - 4, top), (64, bottom)))
@@ -300,8 +320,15 @@ def _checkerboard(x: Array, y: Array, rng: np.random.Generator) -> Array:
 
 
 _PAINT: dict[str, Callable[[Array, Array, np.random.Generator], Array]] = {
-    "black": _black, "white": _white, "sky": _sky, "meadow": _meadow, "night": _night, "sunset": _sunset,
-    "sea": _sea, "desert": _desert, "checkerboard": _checkerboard,
+    "black": _black,
+    "white": _white,
+    "sky": _sky,
+    "meadow": _meadow,
+    "night": _night,
+    "sunset": _sunset,
+    "sea": _sea,
+    "desert": _desert,
+    "checkerboard": _checkerboard,
 }
 
 
@@ -326,7 +353,9 @@ def _local(scene: Scene, x: Array, y: Array, radius_px: float, angle_rad: float)
     return np.stack([c * x + s * y, c * y - s * x])
 
 
-def _draw(canvas: Array, scene: Scene, centre_px: Array, radius_px: float, angle_rad: float) -> tuple[slice, slice, Array] | None:
+def _draw(
+    canvas: Array, scene: Scene, centre_px: Array, radius_px: float, angle_rad: float
+) -> tuple[slice, slice, Array] | None:
     """Paint shadow and object on `canvas` in place; answers the box and the object's alpha inside it."""
     size_px = canvas.shape[0]
     unit = size_px / 64
@@ -365,8 +394,13 @@ def _draw(canvas: Array, scene: Scene, centre_px: Array, radius_px: float, angle
     rgb: Array = np.broadcast_to(base, (*x.shape, 3))
     if scene.shape == "ball" and scene.motion == "spin":  # a beach ball, or nobody could see it turn
         stripe = _soft(np.abs(p[1]) * radius - 0.3 * radius)
-        rgb = _over(rgb, stripe, 0.35 * base + 0.65 * np.array([255, 250, 235], np.float32) if scene.colour != "white"
-                    else np.array([120, 124, 136], np.float32))
+        rgb = _over(
+            rgb,
+            stripe,
+            0.35 * base + 0.65 * np.array([255, 250, 235], np.float32)
+            if scene.colour != "white"
+            else np.array([120, 124, 136], np.float32),
+        )
     if scene.shape in ("ball", "ring"):
         light = 0.42 + 0.72 * np.clip(lambert, 0, 1)
     else:
