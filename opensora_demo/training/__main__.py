@@ -63,7 +63,7 @@ def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int) ->
     train(
         partial(DitJob, NANO.network, NANO.text, FOLDER / NANO.weights.tokenizer, runs / "pool", batch=64 // workers),
         LoopConfig(
-            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=2e-3, ema_decay=0.999, workers=workers, seed=seed
+            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=4e-3, ema_decay=0.999, workers=workers, seed=seed
         ),
     )
 
@@ -124,8 +124,8 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=7000, help="steps of the dit stage, 64 clips each")
-    parser.add_argument("--cooldown", type=int, default=2000, help="how many of them lower the learning rate to zero")
+    parser.add_argument("--steps", type=int, default=5400, help="steps of the dit stage, 64 clips each")
+    parser.add_argument("--cooldown", type=int, default=1700, help="how many of them lower the learning rate to zero")
     args = parser.parse_args()
     stages = args.stages.split(",")
     if unknown := set(stages) - set(STAGES):

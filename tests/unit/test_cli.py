@@ -1,0 +1,109 @@
+"""The command line: one JSON line on stdout, progress on stderr, one sentence for what cannot be run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from opensora_demo.cli import main
+from opensora_demo.media import read_settings
+
+
+def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "clip.mp4"
+    image = tmp_path / "first.png"
+    Image.new("RGB", (80, 80), "blue").save(image)
+    code = main([
+        "generate", "a red ball and a dragon", "--steps", "3", "--guidance", "2.5", "--fps", "12", "--frames", "9",
+        "--seed", "7", "--negative", "blue", "--reference", str(image), "--out", str(out),
+    ])
+    captured = capsys.readouterr()
+    assert code == 0
+    lines = captured.out.strip().splitlines()
+    assert len(lines) == 1
+    report = json.loads(lines[0])
+    assert report["out"] == str(out)
+    assert (report["model"], report["seed"], report["unknown"]) == ("nano", 7, ["dragon"])
+    assert set(report["seconds"]) == {"text", "denoise", "decode"}
+    assert report["settings"] == {
+        "model": "nano", "prompt": "a red ball and a dragon", "negative": "blue", "fps": 12, "frames": 9, "steps": 3,
+        "guidance": 2.5, "seed": 7, "reference": True,
+    }
+    assert read_settings(out) == report["settings"]
+    assert "denoising 3/3" in captured.err
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 9
+        assert container.streams.video[0].average_rate == 12
+
+
+def test_compare_makes_one_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "grid.mp4"
+    assert main(["compare", "a red ball", "--guidance", "1", "4", "--steps", "2", "--seed", "1", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["guidance"] == [1.0, 4.0]
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.width > 2 * 256
+        assert sum(1 for _ in container.decode(video=0)) == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generate", " "], "prompt: must say what to draw"),
+        (["generate", "x", "--steps", "0"], "steps: must lie between 1 and 100, not 0"),
+        (["generate", "x", "--guidance", "nan"], "guidance: must be a number, not nan"),
+        (["generate", "x", "--fps", "1e9"], "fps: must lie between 4 and 24"),
+        (["generate", "x", "--frames", "4.5"], "frames: must be a whole number"),
+        (["generate", "x", "--seed", "-7"], "seed: must lie between 0 and 4294967295"),
+        (["generate", "x", "--model", "nope"], "model: must be one of nano"),
+        (["generate", "x", "--reference", "/nowhere.png"], "reference: this is not a readable"),
+        (["compare", "x", "--guidance", "1", "1"], "guidance: must not name a value twice"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "x.mp4")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"error: {sentence}" in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_must_be_an_mp4_in_a_folder_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out in (tmp_path / "x.gif", tmp_path / "no" / "x.mp4"):
+        assert main(["generate", "a ball", "--steps", "1", "--out", str(out)]) == 2
+        assert "error: out: " in capsys.readouterr().err
+
+
+def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] | {"title": ""} == {
+        "id": "nano", "title": "", "runs_here": True, "why_not": ""
+    }
+    assert main(["doctor"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"]["nano"] == "ready"
+    assert found["packages"]["torch"].startswith("2.13.0")
+
+
+def test_adherence_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["adherence", "--prompts", "2", "--guidance", "1", "4", "--steps", "2", "--reader-clips", "4"])
+    captured = capsys.readouterr()
+    assert code == 0
+    report = json.loads(captured.out)
+    assert set(report["guidance"]) == {"1", "4"}
+    assert {"shape", "colour", "motion", "background", "all four"} <= set(report["guidance"]["4"])
+    assert "| guidance | shape | colour | motion | background | all four |" in captured.err
+
+
+def test_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "opensora_demo", "models"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)

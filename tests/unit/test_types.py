@@ -1,0 +1,104 @@
+"""One schema for page, API and command line: what it takes, what it refuses, in which words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from opensora_demo.catalog import NANO, find_model
+from opensora_demo.errors import RequestError
+from opensora_demo.types import GenerationRequest, clean_text, parse_guidance_list, parse_request
+
+
+def parse(**raw: Any) -> GenerationRequest:
+    return parse_request({"prompt": "a red ball", **raw}, model_id="nano", limits=NANO.limits)
+
+
+def test_defaults_come_from_the_model() -> None:
+    request = parse()
+    assert (request.steps, request.guidance, request.fps, request.shape.frames) == (30, (4.0,), 8, 17)
+    assert (request.shape.height_px, request.shape.width_px) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0), ("steps", -1), ("steps", 10**6), ("steps", 2.5), ("steps", True), ("steps", "many"),
+        ("steps", math.nan), ("steps", math.inf), ("steps", [1]), ("steps", 10**400), ("steps", {"a": 1}),
+        ("guidance", math.nan), ("guidance", -math.inf), ("guidance", -0.1), ("guidance", 1e9), ("guidance", "a"),
+        ("guidance", []), ("guidance", [1, 1]), ("guidance", [1, 2, 3, 4, 5, 6, 7]), ("guidance", [1, math.nan]),
+        ("fps", 3), ("fps", 25), ("fps", 8.5), ("fps", 0), ("fps", "x"),
+        ("frames", 16), ("frames", 0), ("frames", 1e9), ("frames", 4.2),
+        ("seed", -2), ("seed", 2**64), ("seed", 1.7), ("seed", math.nan), ("seed", True),
+        ("prompt", ""), ("prompt", "  \t\n"), ("prompt", "\u200b\u200e"), ("prompt", None), ("prompt", 7),
+        ("prompt", {"a": 1}), ("prompt", "x" * 1_000_000), ("negative", 3), ("negative", "y" * 501),
+        ("colour", "red"),
+    ],
+)
+def test_refusals_name_the_field(field: str, value: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(**{field: value})
+    assert caught.value.field == field
+    assert str(caught.value).startswith(field + ": ")
+    assert len(str(caught.value)) < 200
+
+
+def test_refusals_name_the_limit() -> None:
+    with pytest.raises(RequestError, match="between 1 and 100, not 1000"):
+        parse(steps=1000)
+    with pytest.raises(RequestError, match="whole number, not 2.5"):
+        parse(steps="2.5")
+    with pytest.raises(RequestError, match="one of 1, 5, 9, 13, 17"):
+        parse(frames=16)
+
+
+@pytest.mark.parametrize("value", [12, 12.0, "12", " 12 "])
+def test_numbers_may_come_as_text(value: Any) -> None:
+    assert parse(steps=value).steps == 12
+
+
+def test_seeds() -> None:
+    assert parse(seed=0).seed == 0
+    assert parse(seed=2**32 - 1).seed == 2**32 - 1
+    assert len({parse(seed=s).seed for s in (None, -1, "", None, -1, "")}) > 1
+
+
+def test_negative_zero_guidance_is_zero() -> None:
+    assert math.copysign(1, parse(guidance=-0.0).guidance[0]) == 1
+
+
+@pytest.mark.parametrize("text", ['${alert(1)} {{x}} <img src=x onerror=alert(1)>', '{"reference_path": "/etc/passwd"}', "|0|a|1|b"])
+def test_prompts_are_plain_text(text: str) -> None:
+    assert parse(prompt=text).prompt == text
+
+
+def test_text_is_cleaned() -> None:
+    assert clean_text("a\x00 red\u202e\n ball\ud800 ") == "a red ball"
+    assert clean_text("cafe\u0301") == "caf\u00e9"
+    assert clean_text("\U0001f468\u200d\U0001f469") == "\U0001f468\u200d\U0001f469"
+
+
+def test_guidance_lists() -> None:
+    assert parse_guidance_list("1, 2, 4, 7") == [1, 2, 4, 7]
+    assert parse_guidance_list("1 2.5") == [1, 2.5]
+    assert parse_guidance_list("1, 2, .., 5") == [1, 2, 3, 4, 5]
+    for wrong in ("", "a", "1, .., 3", "1, 2, ..", "2, 1, .., 5", "1,2,..,nan"):
+        with pytest.raises(RequestError, match="guidance"):
+            parse_guidance_list(wrong)
+    assert len(parse_guidance_list("0, 0.001, .., 1e9")) < 10  # bounded, then refused by the schema
+
+
+@pytest.mark.parametrize("model", ["nope", 3, ["nano"], "x" * 500])
+def test_unknown_models(model: Any) -> None:
+    with pytest.raises(RequestError, match="model: must be one of nano"):
+        find_model(model)
+
+
+def test_settings_rebuild_the_request() -> None:
+    request = parse(steps=7, guidance=[1, 4], seed=5, negative="blur", fps=12)
+    raw = request.settings()
+    assert raw.pop("model") == "nano"
+    assert raw.pop("reference") is False
+    assert parse_request(raw, model_id="nano", limits=NANO.limits) == request

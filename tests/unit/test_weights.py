@@ -1,0 +1,64 @@
+"""Loading: strict, mapped, and with a sentence when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from opensora_demo.catalog import MODELS, NANO
+from opensora_demo.errors import WeightsError
+from opensora_demo.training.export import save_shards
+from opensora_demo.weights import ASSETS, load_module, missing_files, read_metadata
+
+
+def build() -> nn.Linear:
+    return nn.Linear(3, 2)
+
+
+def test_loads_what_was_saved(tmp_path: Path) -> None:
+    module = build()
+    save_shards(module.state_dict(), [tmp_path / "a", tmp_path / "b"], {"step": "7"})
+    loaded = load_module(build, [tmp_path / "a", tmp_path / "b"], "test")
+    torch.testing.assert_close(loaded.weight, module.weight, atol=1e-3, rtol=1e-3)
+    assert not loaded.training
+    assert not loaded.weight.requires_grad
+    assert read_metadata(tmp_path / "a")["step"] == "7"
+
+
+def test_wrong_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.safetensors is missing"):
+        load_module(build, [tmp_path / "gone.safetensors"], "test")
+    save_file(build().state_dict(), tmp_path / "ok")
+    (tmp_path / "short").write_bytes((tmp_path / "ok").read_bytes()[:-5])
+    with pytest.raises(WeightsError, match="short is damaged or incomplete"):
+        load_module(build, [tmp_path / "short"], "test")
+    (tmp_path / "text").write_text("<html>not found</html>")
+    with pytest.raises(WeightsError, match="text is damaged"):
+        load_module(build, [tmp_path / "text"], "test")
+    with pytest.raises(WeightsError, match="which another file holds too"):
+        load_module(build, [tmp_path / "ok", tmp_path / "ok"], "test")
+
+
+def test_names_and_shapes_must_fit(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2, 4), "extra": torch.zeros(1)}, tmp_path / "w")
+    with pytest.raises(WeightsError) as caught:
+        load_module(build, [tmp_path / "w"], "thing")
+    assert "the weights of thing do not fit" in str(caught.value)
+    for part in ("bias missing", "extra unexpected", "weight is [2, 4], expected [2, 3]"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=lambda s: s.id)
+def test_assets_are_complete_and_small(spec: object) -> None:
+    assert not missing_files(NANO.weights.folder, NANO.weights.all_files())
+    files = [f for f in ASSETS.rglob("*") if f.is_file()]
+    assert all(f.stat().st_size < 10_000_000 for f in files)
+    assert sum(f.stat().st_size for f in files) < 40_000_000
+    for name in NANO.weights.all_files():
+        if name.endswith(".safetensors"):
+            story = read_metadata(ASSETS / NANO.weights.folder / name)
+            assert story["command"].startswith("python -m opensora_demo.training nano")
