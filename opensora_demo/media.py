@@ -70,7 +70,7 @@ def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int)
             picture = ImageOps.fit(_as_rgb(image), (width_px, height_px), Image.Resampling.LANCZOS)
     except RequestError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestError(
             "reference", f"the image is too large; at most {MAX_PIXELS // 1_000_000} megapixels are read"
         ) from None
@@ -106,12 +106,12 @@ def write_mp4(file: Path, frames: Frames, fps: int, settings: Mapping[str, Any],
             container.metadata["comment"] = json.dumps(dict(settings), ensure_ascii=False)
             container.metadata["title"] = str(settings.get("prompt", ""))[:200]
             stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
-            stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"  # type: ignore[attr-defined]
-            stream.codec_context.color_range = 1  # type: ignore[attr-defined]
+            stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+            stream.codec_context.color_range = 1
             for picture in frames:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                container.mux(stream.encode(frame))  # type: ignore[attr-defined]
-            container.mux(stream.encode(None))  # type: ignore[attr-defined]
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
         os.chmod(part, 0o644)
         os.replace(part, file)
     except BaseException:

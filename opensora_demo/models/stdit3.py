@@ -126,14 +126,10 @@ class STDiT3(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.view(self.cfg.width, -1))
-        for linear in (
-            *self.t_embedder.mlp[::2],
-            *self.fps_embedder.mlp[::2],
-            self.t_block[1],
-            self.y_embedder.y_proj.fc1,
-            self.y_embedder.y_proj.fc2,
-        ):
-            nn.init.normal_(linear.weight, std=0.02)
+        for module in (self.t_embedder, self.fps_embedder, self.t_block, self.y_embedder):
+            for p in module.parameters():
+                if p.ndim == 2:
+                    nn.init.normal_(p, std=0.02)
         for block in (*self.spatial_blocks, *self.temporal_blocks):
             nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)

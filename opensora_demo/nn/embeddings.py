@@ -27,7 +27,7 @@ class ScalarEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, value: Tensor) -> Tensor:
-        return self.mlp(sinusoid(value).to(self.mlp[0].weight.dtype))  # (b, width)
+        return self.mlp(sinusoid(value).to(next(self.mlp.parameters()).dtype))  # (b, width)
 
 
 class Mlp(nn.Module):

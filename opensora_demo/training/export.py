@@ -14,9 +14,9 @@ MAX_FILE_BYTES = 9_900_000
 def save_shards(state: Mapping[str, Tensor], files: list[Path], metadata: Mapping[str, str]) -> None:
     """Split a state dict over `files` in order of its names. Raises ValueError where a file would exceed 10 MB."""
     half = {k: v.detach().half().contiguous() if v.is_floating_point() else v.contiguous() for k, v in state.items()}
-    total = sum(v.nbytes for v in half.values())
-    share, shards, filled = total / len(files), [{} for _ in files], 0
-    index = 0
+    share = sum(v.nbytes for v in half.values()) / len(files)
+    shards: list[dict[str, Tensor]] = [{} for _ in files]
+    filled, index = 0, 0
     for name, tensor in half.items():
         if filled >= share * (index + 1) and index < len(files) - 1:
             index += 1

@@ -18,8 +18,8 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 
 from opensora_demo.training.muon import Muon
 
@@ -49,7 +49,8 @@ class LoopConfig:
 class Job(Protocol):
     """What is trained: a module and the loss of one fresh batch."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def loss(
         self, rng: np.random.Generator, generator: torch.Generator, step: int
@@ -173,7 +174,7 @@ def train(make_job: Callable[[], Job], cfg: LoopConfig) -> None:
     if cfg.workers == 1:
         _work(0, make_job, cfg, port)
     else:
-        mp.start_processes(_work, (make_job, cfg, port), nprocs=cfg.workers, start_method="spawn")
+        start_processes(_work, (make_job, cfg, port), nprocs=cfg.workers, start_method="spawn")
 
 
 def load_ema(run_dir: Path, module: nn.Module) -> dict[str, float]:

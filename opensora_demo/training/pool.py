@@ -38,7 +38,7 @@ def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: i
         torch.set_num_threads(1)
         vae = VideoVAE(cfg)
         vae.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        vae.eval().spatial_vae.to(memory_format=torch.channels_last)
+        vae.eval().spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rng = np.random.default_rng((seed, index))
         scenes = [sample_scene(rng) for _ in range(SHARD)]
         latents = encode_scenes(vae, scenes).half().numpy()

@@ -43,7 +43,7 @@ class VaeJob:
         for p in self.model.parameters():
             if p.ndim > 1:  # orthogonal kernels: signals keep their size through the untrained stack
                 torch.nn.init.orthogonal_(p)
-        self.model.spatial_vae.to(memory_format=torch.channels_last)
+        self.model.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         if step < self.image_steps:

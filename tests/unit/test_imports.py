@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "types": {"numpy", "pydantic"}},
+    {"errors": set()},
+    {"types": {"numpy", "pydantic"}},
     {
         "nn": {"torch", "einops"},
         "sampling": {"torch"},
