@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,34 +23,46 @@ from opensora_demo.types import GenerationRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditioning:
-    """What the network is told at every step: the text of each branch (prompt, then null) and the frame rate."""
+    """What the network is told at every step.
 
-    branches: tuple[TextKeys, TextKeys]
+    text: keys and values of the branches, prompt first, null second; fps: frames per second.
+    """
+
+    text: TextKeys
     fps: float
-    unknown: tuple[str, ...]
-    cut_tokens: int
+    unknown: tuple[str, ...] = ()
+    cut_tokens: int = 0
+    selected: dict[tuple[int, ...], TextKeys] = field(default_factory=dict)
+
+    def rows(self, branches: list[int]) -> TextKeys:
+        """The text of a batch whose entries belong to these branches; the same for every step, so it is kept."""
+        key = tuple(branches)
+        if key not in self.selected:
+            self.selected[key] = self.text.select(branches)
+        return self.selected[key]
 
 
 class STDiTFamily:
-    """Turns requests into conditions and calls of the network into velocities."""
+    """Turns requests into conditions, and calls of the network into velocities.
 
-    def __init__(self, text: T5TextEncoder, network: STDiT3) -> None:
+    `max_batch` bounds how many (clip, branch) pairs go through the network at once; None takes them all.
+    """
+
+    def __init__(self, text: T5TextEncoder, network: STDiT3, max_batch: int | None = None) -> None:
         self.text = text
         self.network = network
+        self.max_batch = max_batch
 
     def condition(self, request: GenerationRequest) -> Conditioning:
-        features = self.text([request.prompt])
-        prompt = self.network.project_text(features.y)
+        prompts = [request.prompt, *([request.negative_prompt] if request.negative_prompt else [])]
+        features = self.text(prompts)
         if request.negative_prompt:
-            negative = self.text([request.negative_prompt])
-            unknown = dict.fromkeys((*features.unknown[0], *negative.unknown[0]))
-            null = self.network.project_text(negative.y)
+            text = self.network.project_text(features.y, features.lengths)
         else:
-            unknown = dict.fromkeys(features.unknown[0])
-            null = self.network.project_text(self.network.null_text(features.y.shape[1])[None])
-        return Conditioning(
-            branches=(prompt, null), fps=float(request.fps), unknown=tuple(unknown), cut_tokens=features.cut_tokens[0]
-        )
+            null = self.network.null_text(features.y.shape[1]).to(features.y)
+            text = self.network.project_text(torch.cat([features.y, null[None]]))
+        unknown = tuple(dict.fromkeys(word for words in features.unknown for word in words))
+        return Conditioning(text=text, fps=float(request.fps), unknown=unknown, cut_tokens=features.cut_tokens[0])
 
     def velocity(
         self,
@@ -66,37 +78,52 @@ class STDiTFamily:
     ) -> Tensor:
         """Guided velocity of x (rows, c, t, h, w) at time t; weights (rows, 2).
 
-        Rows that do not need a branch are left out of its pass; with `shared`, all rows of x are equal (the first
-        step of a comparison) and each branch is evaluated once for all of them.
+        Only the (row, branch) pairs of non-zero weight are evaluated, in one batch. With `shared` all rows of x are
+        equal (the first step of a comparison) and each branch is evaluated once for all of them.
         """
-        rows = x.shape[0]
+        rows, wanted = x.shape[0], needed(weights)
+        if shared:
+            pairs = [(0, k) for k in range(wanted.shape[1]) if wanted[:, k].any()]
+        else:
+            pairs = [(row, k) for k in range(wanted.shape[1]) for row in range(rows) if wanted[row, k]]
+        size = self.max_batch or len(pairs)
+        out = torch.cat(
+            [
+                self._call(x, t, condition, pairs[at : at + size], height_px, width_px, x_mask)
+                for at in range(0, len(pairs), size)
+            ]
+        )
         predictions: list[Tensor | None] = []
-        for k, text in enumerate(condition.branches):
-            wanted = needed(weights)[:, k]
-            if not wanted.any():
+        for k in range(wanted.shape[1]):
+            found = [i for i, (_, branch) in enumerate(pairs) if branch == k]
+            if not found:
                 predictions.append(None)
-                continue
-            index = torch.zeros(1, dtype=torch.long) if shared else wanted.nonzero()[:, 0]
-            v = self._call(x[index], t, text, condition.fps, height_px, width_px, x_mask)
-            if shared:
-                predictions.append(v.expand(rows, *v.shape[1:]))
+            elif shared:
+                predictions.append(out[found].expand(rows, *out.shape[1:]))
             else:
-                full = v.new_zeros(rows, *v.shape[1:])
-                full[index] = v
+                full = out.new_zeros(rows, *out.shape[1:])
+                full[[pairs[i][0] for i in found]] = out[found]
                 predictions.append(full)
         return combine(predictions, weights)
 
     def _call(
-        self, x: Tensor, t: float, text: TextKeys, fps: float, height_px: int, width_px: int, x_mask: Tensor | None
+        self,
+        x: Tensor,
+        t: float,
+        condition: Conditioning,
+        pairs: list[tuple[int, int]],
+        height_px: int,
+        width_px: int,
+        x_mask: Tensor | None,
     ) -> Tensor:
-        rows = x.shape[0]
+        count = len(pairs)
         out = self.network(
-            x,
-            torch.full((rows,), 1000.0 * t, device=x.device),
-            text.expand(rows),
-            fps=torch.full((rows,), fps, device=x.device),
+            x[[row for row, _ in pairs]],
+            torch.full((count,), 1000.0 * t, device=x.device),
+            condition.rows([branch for _, branch in pairs]),
+            fps=torch.full((count,), condition.fps, device=x.device),
             height_px=height_px,
             width_px=width_px,
-            x_mask=None if x_mask is None else x_mask[None].expand(rows, -1),
+            x_mask=None if x_mask is None else x_mask[None].expand(count, -1),
         )
         return -out[:, : x.shape[1]].float()

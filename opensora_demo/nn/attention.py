@@ -68,17 +68,17 @@ class TextKeys:
     mask: Tensor | None
     pooled: Tensor | None = None
 
-    def expand(self, rows: int) -> TextKeys:
-        """The same text for `rows` copies of the batch (views, no memory)."""
+    def select(self, index: list[int]) -> TextKeys:
+        """The entries of the batch named by `index`, in that order, repeats allowed."""
 
-        def repeat(x: Tensor) -> Tensor:
-            return x.repeat(rows, *[1] * (x.ndim - 1))
+        def pick(x: Tensor) -> Tensor:
+            return x[index]
 
         return TextKeys(
-            tuple(map(repeat, self.keys)),
-            tuple(map(repeat, self.values)),
-            None if self.mask is None else repeat(self.mask),
-            None if self.pooled is None else repeat(self.pooled),
+            tuple(map(pick, self.keys)),
+            tuple(map(pick, self.values)),
+            None if self.mask is None else pick(self.mask),
+            None if self.pooled is None else pick(self.pooled),
         )
 
 

@@ -61,10 +61,7 @@ def test_rectified_flow_loop_with_timestep_transform_and_guidance() -> None:
         length = int(io["in.mask"][row].sum())
         family = STDiTFamily(None, network)  # type: ignore[arg-type]
         condition = Conditioning(
-            branches=(
-                network.project_text(io["in.y"][row, :, :length]),
-                network.project_text(network.null_text(length)[None]),
-            ),
+            text=network.project_text(torch.stack([io["in.y"][row, 0, :length], network.null_text(length)])),
             fps=float(io["in.fps"][row]),
             unknown=(),
             cut_tokens=0,

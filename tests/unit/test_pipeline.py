@@ -98,3 +98,26 @@ def test_numbers_that_are_not_finite_are_an_error_not_a_black_clip(nano: ModelBu
     monkeypatch.setattr(nano.family, "velocity", lambda x, *a, **k: x * float("nan"))
     with pytest.raises(NumericsError, match="step 1 of 4"):
         run(nano, ask())
+
+
+def test_guidance_one_evaluates_one_branch_and_batches_do_not_change_the_clip(
+    nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    forward = nano.family.network.forward
+
+    def counted(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(x.shape[0])
+        return forward(x, *args, **kwargs)
+
+    monkeypatch.setattr(nano.family.network, "forward", counted)
+    for scale, batch in ((1, 1), (0, 1), (4, 2)):
+        sizes.clear()
+        whole = run(nano, ask(guidance=scale)).clips[0].frames
+        assert sizes == [batch] * 4
+    sizes.clear()
+    run(nano, ask(guidance=[1, 4, 7]))
+    assert sizes == [2, 5, 5, 5]  # the first step is shared, later ones leave out what weighs nothing
+    monkeypatch.setattr(nano.family, "max_batch", 1)
+    apart = run(nano, ask(guidance=4)).clips[0].frames
+    assert np.abs(apart.astype(int) - whole).max() <= 2

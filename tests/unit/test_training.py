@@ -1,0 +1,121 @@
+"""The training code: the optimiser, the schedule, resuming, and the reader that measures the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.training.adherence import format_table, held_out_prompts, reader_table, score
+from opensora_demo.training.loop import LoopConfig, learning_rate, load_ema, train
+from opensora_demo.training.muon import Muon, orthogonalise
+from opensora_demo.training.reader import ATTRIBUTES, load_reader, read_clips
+from opensora_demo.training.worlds import Scene, path, render
+
+
+class LineJob:
+    """A matrix and a vector that have to find y = A x + b."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(24, 24)
+        generator = torch.Generator().manual_seed(9)
+        self.a = torch.randn(24, 24, generator=generator) / 5
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        x = torch.randn(64, 24, generator=generator)
+        return (self.model(x) - x @ self.a - 0.5).square().mean(), {"step_seen": float(step)}
+
+
+def config(folder: Path, **changes: object) -> LoopConfig:
+    base = LoopConfig(run_dir=folder, steps=60, cooldown=20, lr=0.02, warmup=5, workers=1, log_every=10, ema_decay=0.9)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((32, 96), (96, 32), (40, 40)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.max() < 1.35
+        assert values.median() > 0.6
+
+
+def test_muon_takes_matrices_and_leaves_the_rest_to_adamw() -> None:
+    net = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32))
+    groups = Muon(net.named_parameters(), lr=0.01).param_groups
+    assert [len(g["params"]) for g in groups] == [1, 3]
+
+
+def test_learning_rate_rises_holds_drops_and_falls() -> None:
+    cfg = config(Path("."), steps=100, cooldown=20, warmup=10, lr=1.0, drops=((50, 0.5),))
+    assert learning_rate(cfg, 0) == pytest.approx(0.1)
+    assert learning_rate(cfg, 30) == 1.0
+    assert learning_rate(cfg, 60) == 0.5
+    assert learning_rate(cfg, 90) == pytest.approx(0.25)
+    assert learning_rate(cfg, 99) == pytest.approx(0.025)
+
+
+def test_training_lowers_the_loss_and_the_average_is_good(tmp_path: Path) -> None:
+    train(LineJob, config(tmp_path, steps=200, cooldown=80))
+    curve = losses(tmp_path)
+    assert curve[-1] < 0.02 * curve[0]
+    job = LineJob()
+    load_ema(tmp_path, job.model)
+    assert float(job.loss(np.random.default_rng(0), torch.Generator().manual_seed(1), 0)[0]) < 0.05
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    train(LineJob, config(tmp_path, steps=30))
+    train(LineJob, config(tmp_path, steps=60))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [10, 20, 30, 40, 50, 60]
+    curve = losses(tmp_path)
+    assert curve[3] < curve[0]
+    assert load_ema(tmp_path, LineJob().model)["step"] == 60
+
+
+@pytest.mark.slow
+def test_two_workers_agree(tmp_path: Path) -> None:
+    train(partial(LineJob), config(tmp_path, workers=2))
+    curve = losses(tmp_path)
+    assert curve[-1] < 0.5 * curve[0]
+
+
+def test_the_reader_reads_rendered_clips() -> None:
+    own = reader_table(load_reader(), 512)
+    for name in ATTRIBUTES:
+        assert own[name] >= 0.97, own
+
+
+def test_the_reader_finds_the_object() -> None:
+    reader = load_reader()
+    scene = Scene(shape="star", colour="yellow", motion="circle", background="night", seed=8)
+    (reading,) = read_clips(reader, [render(scene)[0]])
+    assert np.abs(reading.centre_px - path(scene).centre_px).max() < 1.5
+    assert reading.matches("star", "yellow", "circle", "night") == dict.fromkeys(ATTRIBUTES, True)
+    with pytest.raises(ValueError, match="reader reads 17 frames"):
+        read_clips(reader, [render(scene)[0][:5]])
+
+
+def test_scores_count_what_is_right() -> None:
+    reader = load_reader()
+    scene = Scene(shape="ball", colour="red", motion="left", background="black", seed=2)
+    clip = render(scene)[0]
+    wrong = replace(scene, colour="blue", motion="up")
+    table = score(reader, [(scene, clip), (wrong, clip)])
+    assert table == {"shape": 1.0, "colour": 0.5, "motion": 0.5, "background": 1.0, "all four": 0.5}
+    assert "| 4 | 100 % | 50 % |" in format_table({"4": table})
+
+
+def test_evaluation_prompts_are_the_same_every_time() -> None:
+    assert held_out_prompts(20, 8) == held_out_prompts(20, 8)
+    assert len({p for _, p in held_out_prompts(64, 8)}) == 64
