@@ -67,8 +67,9 @@ class Bundles:
         self._loaded: ModelBundle | None = None
 
     def get(self, model_id: str) -> ModelBundle:
+        spec = find_model(model_id)
         with self._guard:
             if self._loaded is None or self._loaded.spec.id != model_id:
                 self._loaded = None
-                self._loaded = build_bundle(find_model(model_id))
+                self._loaded = build_bundle(spec)
             return self._loaded

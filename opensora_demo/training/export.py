@@ -8,6 +8,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from opensora_demo.weights import read_metadata, read_state
+
 MAX_FILE_BYTES = 9_900_000
 
 
@@ -28,3 +30,8 @@ def save_shards(state: Mapping[str, Tensor], files: list[Path], metadata: Mappin
             raise ValueError(f"{file.name} would have {size / 1e6:.1f} MB; add a shard")
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(shard, file, metadata=dict(metadata))
+
+
+def add_metadata(file: Path, extra: Mapping[str, str]) -> None:
+    """Rewrite a file's header with more entries; the tensors stay as they are."""
+    save_file(read_state([file]), file, metadata={**read_metadata(file), **extra})

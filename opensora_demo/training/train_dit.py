@@ -17,6 +17,7 @@ from opensora_demo.text.t5 import T5Config, T5TextEncoder
 from opensora_demo.training.captions import caption
 from opensora_demo.training.pool import latent_statistics, load_pool
 from opensora_demo.training.worlds import SIZE_PX
+from opensora_demo.weights import read_state
 
 
 class TextToVideo(nn.Module):
@@ -35,6 +36,15 @@ class TextToVideo(nn.Module):
         return torch.where(dropped[:, None, None], self.null[: y.shape[1]].to(y.dtype), y), lengths
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Weight files to go on from, instead of from nothing; the codec's give the scale of the latents."""
+
+    network: tuple[Path, ...]
+    text: tuple[Path, ...]
+    codec: tuple[Path, ...]
+
+
 @dataclass
 class DitJob:
     """Loss: squared error of the velocity, t logit-normal (Esser et al., 2024), captions drawn afresh each time."""
@@ -49,14 +59,19 @@ class DitJob:
     reference_share: float = 0.2
     short_share: float = 0.1
     bfloat16: bool = True
-    compile: bool = False
+    start: Started | None = None
 
     def __post_init__(self) -> None:
         self.model = TextToVideo(self.dit, self.text, self.tokenizer)
         self.model.dit.initialise()
         self.latents, self.scenes = load_pool(self.pool)
         self.shift, self.scale = latent_statistics(self.latents)
-        self.network = torch.compile(self.model.dit) if self.compile else self.model.dit
+        if self.start is not None:
+            self.model.dit.load_state_dict(read_state(list(self.start.network)))
+            self.model.text.load_state_dict(read_state(list(self.start.text)))
+            self.model.null.data.copy_(self.model.dit.y_embedder.y_embedding)
+            codec = read_state(list(self.start.codec))
+            self.shift, self.scale = codec["shift"].float(), codec["scale"].float()
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = rng.integers(len(self.scenes), size=self.batch)
@@ -77,7 +92,7 @@ class DitJob:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
             y, lengths = self.model.features(prompts, dropped)
             text = self.model.dit.project_text(y, lengths)
-            v = self.network(xt, 1000 * t, text, fps=fps, height_px=SIZE_PX, width_px=SIZE_PX, x_mask=x_mask)
+            v = self.model.dit(xt, 1000 * t, text, fps=fps, height_px=SIZE_PX, width_px=SIZE_PX, x_mask=x_mask)
         error = (v - (x0 - noise)).square() * x_mask[:, None, :, None, None]
         loss = error.sum() / (x_mask.sum() * error[0, :, 0].numel())
         return loss, {}

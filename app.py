@@ -1,0 +1,59 @@
+"""The page: `python app.py`, then open http://127.0.0.1:7860. Also the file a Hugging Face Space runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+
+from opensora_demo.bundle import Bundles
+from opensora_demo.catalog import DEFAULT_MODEL
+from opensora_demo.errors import DemoError
+from opensora_demo.ui.handlers import Handlers
+from opensora_demo.ui.layout import build_page
+from opensora_demo.ui.theme import build_theme, page_css
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    on_space = "SPACE_ID" in os.environ
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--share", action="store_true", help="open a public address through Gradio's tunnel")
+    return parser.parse_args(argv)
+
+
+def warm(bundles: Bundles) -> None:
+    """Load the default model while the first visitor still reads the page."""
+    try:
+        bundles.get(DEFAULT_MODEL)
+    except DemoError as error:
+        logging.getLogger(__name__).error("%s", error)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    bundles = Bundles()
+    handlers = Handlers(bundles)
+    page = build_page(handlers).queue(max_size=20, default_concurrency_limit=8)
+    threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
+    try:
+        page.launch(
+            server_name=arguments.host, server_port=arguments.port, share=arguments.share, show_error=True,
+            max_file_size="30mb", ssr_mode=False, enable_monitoring=False, run_history=False, footer_links=["api"],
+            theme=build_theme(), css=page_css(),
+        )
+    except OSError as error:
+        where = f"{arguments.host}:{arguments.port}"
+        print(f"Cannot listen on {where}; try --port with another number. ({error})", file=sys.stderr)
+        return 1
+    finally:
+        handlers.files.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

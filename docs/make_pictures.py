@@ -1,0 +1,108 @@
+"""Make the pictures of the README from the running app and the real model.
+
+    python docs/make_pictures.py            needs requirements-dev.txt and Chromium
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from playwright.sync_api import sync_playwright
+
+from opensora_demo.bundle import build_bundle
+from opensora_demo.catalog import NANO
+from opensora_demo.media import compose_grid
+from opensora_demo.pipeline import run
+from opensora_demo.types import Frames, parse_request
+
+DOCS = Path(__file__).resolve().parent
+CHROMIUM_ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+PROMPTS = (
+    "a red ball bouncing over a meadow",
+    "a yellow star spinning at night",
+    "a pink heart growing in front of a sunset",
+    "a green ring moving left over the sea",
+    "a purple diamond flying in circles in the desert",
+    "a white square falling down in the sky",
+    "an orange triangle zigzagging on black",
+    "a cyan ball shrinking on a checkerboard",
+)
+
+
+def generate(prompt: str, guidance: list[float], seed: int) -> list[Frames]:
+    raw = {"prompt": prompt, "guidance": guidance, "seed": seed}
+    return [c.frames for c in run(BUNDLE, parse_request(raw, model_id=NANO.id, limits=NANO.limits)).clips]
+
+
+def captioned(clip: Frames, text: str, width_px: int = 176) -> Frames:
+    """A clip under its prompt, for a picture that has to explain itself."""
+    bar = Image.new("RGB", (width_px, 34), (18, 20, 26))
+    draw, font = ImageDraw.Draw(bar), ImageFont.load_default(11)
+    words, lines = text.split(), [""]
+    for word in words:
+        if draw.textlength(f"{lines[-1]} {word}", font=font) > width_px - 8:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    draw.multiline_text((4, 3), "\n".join(lines[:2]), fill=(236, 238, 242), font=font, spacing=1)
+    large = [np.asarray(Image.fromarray(f).resize((width_px, width_px), Image.Resampling.BICUBIC)) for f in clip]
+    return np.stack([np.concatenate([np.asarray(bar), f]) for f in large])
+
+
+def save_gif(file: Path, frames: Frames, fps: int) -> None:
+    pictures = [Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames]
+    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, optimize=True)
+    print(file.name, file.stat().st_size // 1000, "kB")
+
+
+def picture_of_the_page(file: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(port)], cwd=DOCS.parent,
+        env={**os.environ, "GRADIO_TEMP_DIR": tempfile.mkdtemp()},
+    )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(url, timeout=2).read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
+            page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="dark")
+            page.goto(url + "?__theme=dark")
+            page.get_by_label("Prompt", exact=True).fill(PROMPTS[0])
+            page.locator("#seed input").fill("7")
+            page.get_by_role("button", name="Generate", exact=True).click()
+            page.wait_for_function("[...document.querySelectorAll('video')].some(v => v.currentTime > 0.8)", timeout=60_000)
+            page.screenshot(path=file)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+    print(file.name, file.stat().st_size // 1000, "kB")
+
+
+if __name__ == "__main__":
+    BUNDLE = build_bundle(NANO)
+    clips = [captioned(generate(p, [4.0], 7)[0], p) for p in PROMPTS]
+    rows = [np.concatenate(clips[i : i + 4], axis=2) for i in range(0, len(clips), 4)]
+    save_gif(DOCS / "clips.gif", np.concatenate(rows, axis=1), 8)
+    scales = [0.0, 1.0, 2.0, 4.0]
+    grid = compose_grid(generate(PROMPTS[4], scales, 3), [f"guidance {s:g}" for s in scales], min_px=128)
+    save_gif(DOCS / "guidance.gif", grid, 8)
+    picture_of_the_page(DOCS / "page.png")

@@ -1,0 +1,120 @@
+"""Gradio components that pass what they are given straight on, and our own two that draw.
+
+Gradio's components check and change values before a function sees them (a slider enforces its bounds but lets NaN and
+2.5 through; an image is decoded with every plugin there is). Here one schema decides, `types.parse_request`, so these
+let everything pass. User text never meets an `html_template`: Gradio evaluates templates, so ours are fixed, and the
+browser sets text with `textContent`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import component_meta
+from gradio.data_classes import ImageData
+
+from opensora_demo.errors import RequestError
+
+UI_ASSETS = Path(__file__).resolve().parents[2] / "assets" / "ui"
+
+# Gradio writes a .pyi stub beside the source of every component class as it is defined; nothing is written at import.
+component_meta.create_or_modify_pyi = lambda *_: None
+
+
+class PlainText(gr.Textbox):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class PlainSlider(gr.Slider):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class PlainRadio(gr.Radio):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class PlainDropdown(gr.Dropdown):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class AnyValue(gr.JSON):
+    """A parameter of the API: any JSON value, undisturbed."""
+
+    is_template = True
+    data_model = None
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": {}, "description": "any JSON value; what is accepted depends on the model"}
+
+
+class ReferenceImage(gr.Image):
+    """An uploaded file as a path, not opened here: `media.read_reference` looks at the header first.
+
+    Gradio has checked that the path lies in its upload folder whenever the value says it is a file; anything that does
+    not say so is turned away, since its path was not checked.
+    """
+
+    is_template = True
+    data_model = None
+
+    def preprocess(self, payload: Any) -> Any:
+        if payload is None:
+            return None
+        meta = payload.get("meta") if isinstance(payload, dict) else None
+        path = payload.get("path") if isinstance(payload, dict) else None
+        if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData" or not isinstance(path, str):
+            raise gr.Error(str(RequestError("reference", "must be an uploaded PNG, JPEG or WebP image")))
+        return path
+
+    def api_info(self) -> dict[str, Any]:
+        return ImageData.model_json_schema()
+
+
+class _Drawn(gr.HTML):
+    """A component drawn by a script of ours from a JSON value."""
+
+    def postprocess(self, value: Any) -> Any:
+        return value
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": {}, "description": "what the page draws"}
+
+
+class Stage(_Drawn):
+    """The picture: examples, the estimate of every step, the finished clip; its strip of steps, chips and shelf."""
+
+    def __init__(self, value: Any = None, *, name: str, wide: bool = False, **kwargs: Any) -> None:
+        super().__init__(
+            value, html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "stage.js").read_text("utf-8"), elem_id=name, wide=wide, name=name, **kwargs,
+        )
+
+
+class Composer(_Drawn):
+    """Rows of chips that make a sentence."""
+
+    def __init__(self, value: Any = None, **kwargs: Any) -> None:
+        super().__init__(
+            value, html_template='<div class="os-composer"></div>',
+            js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"), **kwargs,
+        )

@@ -1,0 +1,38 @@
+"""Where finished clips wait to be fetched: one folder per process, swept so that it never grows."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+from pathlib import Path
+
+KEEP = 50
+
+
+class OutputFolder:
+    """Hands out file names and keeps the newest `keep` files; the folder goes when the process ends normally."""
+
+    def __init__(self, keep: int = KEEP) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="opensora-demo-", ignore_cleanup_errors=True)
+        self._keep = keep
+
+    @property
+    def path(self) -> Path:
+        return Path(self._folder.name)
+
+    def new_file(self, model_id: str, prompt: str, seed: int) -> Path:
+        """A fresh path whose name a person recognises: model, first words of the prompt, seed. Nothing is written."""
+        words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "clip"
+        self.path.mkdir(parents=True, exist_ok=True)  # somebody may have cleaned the temporary files
+        self.sweep()
+        return self.path / f"{model_id}-{words}-{seed}-{secrets.token_hex(3)}.mp4"
+
+    def sweep(self) -> None:
+        """Delete all but the newest files; names end in random letters, so only times decide."""
+        files = sorted(self.path.glob("*.mp4"), key=lambda f: f.stat().st_mtime, reverse=True)
+        for old in files[self._keep - 1:]:
+            old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._folder.cleanup()

@@ -1,0 +1,220 @@
+"""What happens on a click or a call: parse, run, present. The page and the API differ only in what they show.
+
+Every generator here yields before it works, holds its flag and lock through context managers, and so ends cleanly
+whether it runs out, fails, is stopped, or is closed because the tab went away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from opensora_demo.catalog import ModelSpec, find_model
+from opensora_demo.errors import Cancelled, DemoError
+from opensora_demo.media import compose_grid, read_reference, write_mp4
+from opensora_demo.pipeline import generate as run_pipeline
+from opensora_demo.types import Finished, GenerationRequest, parse_guidance_list, parse_request
+from opensora_demo.ui.files import OutputFolder
+from opensora_demo.ui.present import RunView, View, number
+from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
+from opensora_demo.ui.words import compose, roll
+
+log = logging.getLogger(__name__)
+SORRY = "Something went wrong; the details are in the server's log."
+UPDATE_S = 0.08  # the page is told at most this often
+NEWS_S = 0.25  # an API caller
+DEFAULT_SCALES = "1, 2, 4, 7"
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn errors into the one kind whose text Gradio shows; what nobody foresaw goes to the log."""
+    try:
+        yield
+    except DemoError as error:
+        raise gr.Error(str(error), title="Not run", print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        log.exception("a request failed")
+        raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
+
+
+class Handlers:
+    """The functions behind the page and the API. Holds nothing of any one visitor."""
+
+    def __init__(
+        self, bundles: BundleSource, *, generate: Generate = run_pipeline, files: OutputFolder | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.bundles = bundles
+        self.files = files or OutputFolder()
+        self.runs = Runs()
+        self._generate = generate
+        self._clock = clock
+        self._numbers = itertools.count(1)
+
+    # --- requests
+
+    def parse(
+        self, raw: Mapping[str, Any], reference: str | None, model: object
+    ) -> tuple[ModelSpec, GenerationRequest]:
+        """The request of a form or call. Raises RequestError."""
+        spec = find_model(model)
+        height_px, width_px = spec.limits.sizes_px[0]
+        if not reference:
+            return spec, parse_request(raw, model_id=spec.id, limits=spec.limits)
+        parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
+        picture = read_reference(reference, height_px, width_px)
+        return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=picture)
+
+    def _events(self, request: GenerationRequest, session: str | None) -> Iterator[RunEvent]:
+        flag = self.runs.start(session)
+        try:
+            with closing(stream(self.bundles, self._generate, request, flag)) as events:  # type: ignore[type-var]
+                yield from events
+        finally:
+            self.runs.finish(session, flag)
+
+    def _write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
+        """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
+        settings = request.settings() | {
+            "seconds": {k: round(v, 3) for k, v in done.seconds.items()}, "unknown": list(done.unknown),
+        }
+        frames = done.clips[0].frames
+        if len(done.clips) > 1:
+            labels = [f"guidance {number(clip.request.guidance[0])}" for clip in done.clips]
+            frames = compose_grid([clip.frames for clip in done.clips], labels)
+        file = self.files.new_file(request.model_id, request.prompt, request.seed)
+        write_mp4(file, np.asarray(frames), request.fps, settings)
+        return file, settings
+
+    # --- the page
+
+    def page(self, raw: Mapping[str, Any], reference: str | None, model: object, session: str | None) -> Iterator[View]:
+        """Values of the stage from the click to the clip. A bad request raises before the first, so nothing changes."""
+        with sentences():
+            spec, request = self.parse(raw, reference, model)
+        begin = self._clock()
+        view = RunView(next(self._numbers), request, spec)
+        shown = float("-inf")
+        try:
+            with closing(self._events(request, session)) as events:  # type: ignore[type-var]
+                for event in events:
+                    view.add(event)
+                    now = self._clock()
+                    if view.steps <= 1 or now - shown >= UPDATE_S or isinstance(event, Finished):
+                        shown = now
+                        yield view.value(now - begin)
+                    if isinstance(event, Finished):
+                        file, settings = self._write(request, event)
+                        yield view.finish(file, settings, self._clock() - begin)
+        except Cancelled:
+            yield view.end("stopped", "Stopped", self._clock() - begin)
+        except DemoError as error:
+            yield view.end("failed", str(error), self._clock() - begin)
+            raise gr.Error(str(error), title="Not finished", print_exception=False) from error
+        except Exception as error:
+            log.exception("a run failed")
+            yield view.end("failed", SORRY, self._clock() - begin)
+            raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
+
+    def page_generate(
+        self, prompt: Any, negative: Any, reference: Any, fps: Any, frames: Any, steps: Any, guidance: Any, seed: Any,
+        model: Any, request: gr.Request,
+    ) -> Iterator[View]:
+        raw = raw_form(prompt, negative, fps, frames, steps, guidance, seed)
+        yield from self.page(raw, reference, model, request.session_hash)
+
+    def page_compare(
+        self, prompt: Any, negative: Any, reference: Any, fps: Any, frames: Any, steps: Any, scales: Any, seed: Any,
+        model: Any, request: gr.Request,
+    ) -> Iterator[View]:
+        with sentences():
+            raw = raw_form(prompt, negative, fps, frames, steps, guidance_list(scales), seed)
+        yield from self.page(raw, reference, model, request.session_hash)
+
+    def page_stop(self, request: gr.Request) -> None:
+        self.runs.stop(request.session_hash)
+
+    def page_pick(self, event: gr.EventData) -> list[Any]:
+        """A clip was picked on the stage: its settings go into the form, a missing seed as a random one."""
+        chosen = event._data if isinstance(event._data, dict) else {}
+        keys = ("prompt", "negative", "fps", "frames", "steps", "guidance")
+        values = (chosen.get(key) for key in keys)
+        form: list[Any] = [gr.skip() if v is None or isinstance(v, list | dict) else v for v in values]
+        seed = chosen.get("seed")
+        return [*form, "" if seed is None else str(seed)]
+
+    def page_compose(self, event: gr.EventData) -> str:
+        """The sentence of the chips that are pressed."""
+        return compose(event._data if isinstance(event._data, dict) else {})
+
+    def page_roll(self) -> str:
+        return roll(random.Random())
+
+    # --- the API
+
+    def _call(self, raw: Mapping[str, Any], reference: str | None, model: object) -> Iterator[tuple[str | None, View]]:
+        """News of a run as (None, state), then (file, settings)."""
+        with sentences():
+            spec, request = self.parse(raw, reference, model)
+            begin = told = self._clock()
+            view = RunView(0, request, spec)
+            with closing(self._events(request, None)) as events:  # type: ignore[type-var]
+                for event in events:
+                    view.add(event)
+                    now = self._clock()
+                    if now - told >= NEWS_S or view.steps == 0:
+                        told = now
+                        yield None, view.news(now - begin)
+                    if isinstance(event, Finished):
+                        file, settings = self._write(request, event)
+                        yield str(file), settings
+
+    def api_generate(
+        self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
+        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None,
+    ) -> Iterator[tuple[str | None, View]]:
+        """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
+
+        Everything but the prompt may be left out and takes the model's default; without a seed, or with -1, a random
+        one is taken. While it runs a job's outputs are (null, state).
+        """
+        if isinstance(guidance, list | tuple):
+            guidance = str(guidance)  # several scales are /compare's: refused by the schema as no number
+        yield from self._call(raw_form(prompt, negative, fps, frames, steps, guidance, seed), reference, model)
+
+    def api_compare(
+        self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
+        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None,
+    ) -> Iterator[tuple[str | None, View]]:
+        """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7"; answers one labelled grid mp4."""
+        with sentences():
+            scales = guidance_list(DEFAULT_SCALES if guidance is None else guidance)
+            raw = raw_form(prompt, negative, fps, frames, steps, scales, seed)
+        yield from self._call(raw, reference, model)
+
+
+def guidance_list(value: Any) -> Any:
+    """Text such as "1, 2, 4, 7" as numbers; a list passes as it is, for the schema to judge. Raises RequestError."""
+    return parse_guidance_list(value[:500]) if isinstance(value, str) else value
+
+
+def raw_form(
+    prompt: Any, negative: Any, fps: Any, frames: Any, steps: Any, guidance: Any, seed: Any
+) -> dict[str, Any]:
+    """The fields as `parse_request` calls them."""
+    return {
+        "prompt": "" if prompt is None else prompt, "negative": negative, "fps": fps, "frames": frames,
+        "steps": steps, "guidance": guidance, "seed": seed,
+    }

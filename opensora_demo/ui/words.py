@@ -1,0 +1,38 @@
+"""The few words the page offers as chips, and sentences made of them.
+
+The model knows many more (its tokenizer has them all); these are the ones worth a button.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+CHIPS: dict[str, tuple[str, ...]] = {
+    "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white"),
+    "shape": ("ball", "square", "triangle", "star", "heart", "ring", "diamond"),
+    "motion": (
+        "moving left", "moving right", "rising", "falling", "bouncing", "moving in a circle", "spinning", "growing",
+        "shrinking", "zigzagging", "staying still",
+    ),
+    "place": (
+        "on black", "on white", "in the sky", "over a meadow", "at night", "at sunset", "over the sea", "in the desert",
+        "on a checkerboard",
+    ),
+}
+SUMMARY = "one coloured shape that moves in front of a painted background"
+
+
+def compose(choice: Mapping[str, object]) -> str:
+    """The sentence of a choice of chips, "a red ball bouncing over a meadow"; words that are no chips are dropped."""
+    words = {kind: word if (word := choice.get(kind)) in known else None for kind, known in CHIPS.items()}
+    subject = " ".join(str(words[kind]) for kind in ("colour", "shape") if words[kind])
+    if not words["shape"]:
+        subject = f"{subject} shape".strip()
+    article = "an" if subject[0] in "aeiou" else "a"
+    return " ".join([article, subject, *(str(words[kind]) for kind in ("motion", "place") if words[kind])])
+
+
+def roll(rng: random.Random) -> str:
+    """A random sentence with all four kinds of words."""
+    return compose({kind: rng.choice(known) for kind, known in CHIPS.items()})

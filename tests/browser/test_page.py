@@ -1,0 +1,211 @@
+"""What a visitor sees, in a real browser with the real model. Waits are on conditions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Any]
+
+PHASE = "([name, phase]) => document.querySelector('#' + name + ' .os-stage').dataset.phase === phase"
+STEPPING = """(name) => /^Denoising [1-9]/.test(document.querySelector('#' + name + ' .os-text').textContent)"""
+PLAYING = """(name) => {
+  const video = document.querySelector('#' + name + ' video.os-video'), stage = video.closest('.os-stage');
+  if (stage.dataset.show !== 'clip' || !stage.classList.contains('os-ready') || video.paused) return false;
+  const first = (window.firstTime ??= {}), now = video.currentTime;
+  first[name] ??= now;
+  return now !== first[name];
+}"""
+CANVAS_CHANGED = """() => {
+  const canvas = document.querySelector('#stage .os-canvas');
+  if (!canvas.width || getComputedStyle(canvas).visibility !== 'visible') return false;
+  const small = document.createElement('canvas');
+  small.width = small.height = 8;
+  small.getContext('2d').drawImage(canvas, 0, 0, 8, 8);
+  (window.pictures ??= new Set()).add(small.toDataURL());
+  return window.pictures.size >= 4;
+}"""
+
+
+def start(page: Any, prompt: str, steps: int | None = None) -> None:
+    if steps is not None:
+        page.get_by_label("number input for Steps").fill(str(steps))
+        page.get_by_label("number input for Steps").blur()
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+
+
+def wait(page: Any, phase: str, name: str = "stage") -> None:
+    page.wait_for_function(PHASE, arg=[name, phase], polling=20)
+
+
+def text(page: Any, selector: str) -> str:
+    return str(page.locator(selector).text_content())
+
+
+def box(page: Any, selector: str) -> dict[str, float]:
+    found: dict[str, float] = page.locator(selector).bounding_box()
+    return found
+
+
+def test_from_a_sentence_to_a_playing_clip(visit: Visit) -> None:
+    page = visit()
+    before = box(page, "#stage .os-frame")
+    assert before["width"] >= 512
+    assert box(page, "#prompt")["x"] > before["x"] + before["width"]
+    start(page, "a red ball bouncing over a meadow", steps=60)
+    page.wait_for_function(STEPPING, arg="stage", polling=20)
+    page.wait_for_function(CANVAS_CHANGED, polling=20)
+    assert box(page, "#stage .os-frame") == before
+    assert "left" in text(page, "#stage .os-time")
+    wait(page, "done")
+    page.wait_for_function(PLAYING, arg="stage")
+    assert box(page, "#stage .os-frame") == before
+    chips = text(page, "#stage .os-chips")
+    assert "steps60" in chips
+    assert "modelnano" in chips
+    assert text(page, "#stage .os-prompt") == "a red ball bouncing over a meadow"
+    link = page.get_by_role("link", name="Download mp4")
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename.endswith(".mp4")
+    with open(download.value.path(), "rb") as file:
+        assert file.read(12)[4:8] == b"ftyp"
+    page.get_by_role("button", name="Copy settings").click()
+    page.wait_for_selector(".os-action.os-copied")
+    assert json.loads(page.evaluate("navigator.clipboard.readText()"))["steps"] == 60
+
+
+def test_the_strip_shows_earlier_steps(visit: Visit) -> None:
+    page = visit()
+    start(page, "a yellow star spinning at night", steps=10)
+    wait(page, "done")
+    strip = page.locator("#stage .os-strip")
+    strip.hover(position={"x": 60, "y": 20})
+    page.wait_for_selector("#stage .os-stage[data-show=estimate]")
+    assert text(page, "#stage .os-badge").startswith("step 2 of 10")
+    page.locator("h1").hover()
+    page.wait_for_selector("#stage .os-stage[data-show=clip]")
+    strip.focus()
+    page.keyboard.press("Home")
+    assert text(page, "#stage .os-badge").startswith("step 1 of 10")
+
+
+def test_stop_stops_and_the_page_is_ready_again(visit: Visit) -> None:
+    page = visit()
+    start(page, "a blue ring at sunset", steps=100)
+    page.wait_for_function(STEPPING, arg="stage", polling=20)
+    page.click("#stop")
+    wait(page, "stopped")
+    assert text(page, "#stage .os-text").startswith("Stopped after step")
+    start(page, "a blue ring at sunset", steps=3)
+    wait(page, "done")
+    page.wait_for_function(PLAYING, arg="stage")
+
+
+def test_bad_input_is_explained_and_costs_nothing(visit: Visit) -> None:
+    page = visit()
+    start(page, "a green square", steps=3)
+    wait(page, "done")
+    page.wait_for_function(PLAYING, arg="stage")
+    source = page.eval_on_selector("#stage video.os-video", "v => v.src")
+    start(page, "   ")
+    page.get_by_text("prompt: must say what to draw").wait_for()
+    assert page.eval_on_selector("#stage video.os-video", "v => v.src") == source
+    page.wait_for_selector("#stage .os-stage[data-show=clip][data-phase=done]")
+    page.fill("#prompt textarea", "a ball")
+    page.fill("#seed textarea, #seed input", "twelve")
+    page.click("#generate")
+    page.get_by_text("seed: must be a whole number").wait_for()
+    page.fill("#seed textarea, #seed input", "12")
+    page.click("#generate")
+    page.wait_for_function("() => document.querySelector('#stage .os-chips').textContent.includes('seed12')")
+    wait(page, "done")
+
+
+def test_a_broken_image_is_explained(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Negative prompt and first frame").click()
+    page.set_input_files(
+        "#reference input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"<svg onload='alert(1)'/>"}
+    )
+    page.wait_for_selector("#reference img")
+    start(page, "a ball")
+    page.get_by_text("reference: this is not a readable PNG, JPEG or WebP image").wait_for()
+
+
+def test_text_stays_text(visit: Visit) -> None:
+    page = visit()
+    prompt = "a dragon ${alert(1)} {{value}} <img src=x onerror=alert(2)>"
+    start(page, prompt, steps=2)
+    wait(page, "done")
+    assert text(page, "#stage .os-prompt") == prompt
+    assert page.locator("#stage img").count() == 0
+    assert text(page, "#stage .os-note").startswith("nano does not know: dragon, alert")
+
+
+def test_chips_the_die_and_the_examples_write_the_prompt(visit: Visit) -> None:
+    page = visit()
+    for word in ("red", "ball", "bouncing", "over a meadow"):
+        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
+    composed = "(p) => document.querySelector('#prompt textarea').value === p"
+    page.wait_for_function(composed, arg="a red ball bouncing over a meadow")
+    page.click("#die")
+    page.wait_for_function("() => !document.querySelector('#prompt textarea').value.startsWith('a red ball bouncing')")
+    cards = page.locator("#stage .os-card")
+    if cards.count():
+        cards.nth(1).click()
+        example = text(page, "#stage .os-card:nth-child(2) .os-card-text")
+        page.wait_for_function(composed, arg=example)
+        page.wait_for_function("() => document.querySelector('#seed textarea, #seed input').value !== ''")
+        page.wait_for_function(PLAYING, arg="stage")
+
+
+def test_compare(visit: Visit) -> None:
+    page = visit()
+    page.fill("#prompt textarea", "a red ball")
+    page.get_by_role("tab", name="Compare guidance").click()
+    page.fill("#scales textarea, #scales input", "1, 6")
+    page.click("#compare")
+    page.wait_for_function(STEPPING, arg="grid", polling=20)
+    wait(page, "done", "grid")
+    page.wait_for_function(PLAYING, arg="grid")
+    shape = page.eval_on_selector("#grid video.os-video", "v => v.videoWidth / v.videoHeight")
+    assert shape == pytest.approx(530 / 296, rel=0.02)
+
+
+def test_two_visitors_take_turns(visit: Visit) -> None:
+    first, second = visit(), visit()
+    start(first, "a red ball", steps=100)
+    first.wait_for_function(STEPPING, arg="stage", polling=20)
+    start(second, "a blue star", steps=4)
+    wait(second, "waiting")
+    wait(second, "done")
+    wait(first, "done")
+    assert text(first, "#stage .os-prompt") == "a red ball"
+    assert text(second, "#stage .os-prompt") == "a blue star"
+
+
+def test_a_closed_tab_gives_the_device_back(visit: Visit) -> None:
+    first, second = visit(), visit()
+    start(first, "a red ball", steps=100)
+    first.wait_for_function(STEPPING, arg="stage", polling=20)
+    first.close()
+    start(second, "a blue star", steps=3)
+    wait(second, "done")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(visit: Visit, scheme: str) -> None:
+    page = visit(width=390, height=844, scheme=scheme)
+    start(page, "a pink heart growing in the desert with a very-long-unbreakable-" + "word" * 30, steps=3)
+    wait(page, "done")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tops = [box(page, s)["y"] for s in ("#stage .os-frame", "#prompt", "#generate", "#composer", "#stage .os-shelf-box")]
+    assert tops == sorted(tops)
+    assert box(page, "#stage .os-frame")["width"] >= 340
+    assert ("dark" in page.evaluate("document.body.className")) == (scheme == "dark")

@@ -1,0 +1,163 @@
+"""The endpoints as a program sees them: the real server on a free port, a pipeline without a model."""
+
+from __future__ import annotations
+
+import gc
+import json
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+from opensora_demo.media import read_settings
+from opensora_demo.ui.handlers import Handlers
+from opensora_demo.ui.layout import build_page
+from tests.ui.conftest import FakeBundles, FakePipeline
+
+# The client and the server leave the event loops of their threads to the collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+NAMES = ["prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model"]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    handlers = Handlers(FakeBundles(), generate=FakePipeline(unknown=("dragon",)))
+    page = build_page(handlers).queue(max_size=20)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False, show_error=True,
+        run_history=False, enable_monitoring=False, max_file_size="30mb",
+    )
+    made = Client(url, verbose=False, analytics_enabled=False)
+    yield made
+    made.close()
+    page.close(verbose=False)
+    handlers.files.close()
+    del made, page
+    with warnings.catch_warnings():  # the client and the server leave their threads' event loops to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_the_entry_point_reads_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert app.parse_arguments([]).host == "127.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    assert app.parse_arguments([]).host == "0.0.0.0"
+    assert app.parse_arguments(["--port", "8000"]).port == 8000
+
+
+def test_endpoints_and_their_parameters(client: Client) -> None:
+    endpoints: dict[str, Any] = client.view_api(return_format="dict", print_info=False)["named_endpoints"]  # type: ignore[index,call-overload]
+    assert set(endpoints) == {"/generate", "/compare"}
+    for info in endpoints.values():
+        assert [p["parameter_name"] for p in info["parameters"]] == NAMES
+        assert all(p["parameter_has_default"] for p in info["parameters"])
+
+
+def test_generate(client: Client) -> None:
+    file, settings = client.predict(prompt="a red ball", steps=3, seed=7, api_name="/generate")
+    assert settings["seed"] == 7
+    assert settings["steps"] == 3
+    assert settings["guidance"] == 4
+    assert settings["unknown"] == ["dragon"]
+    assert set(settings["seconds"]) == {"text", "denoise", "decode"}
+    assert read_settings(Path(file)) == settings
+
+
+@pytest.mark.parametrize("seed", [None, -1])
+def test_random_seeds_are_told(client: Client, seed: int | None) -> None:
+    _, settings = client.predict(prompt="a red ball", steps=1, seed=seed, api_name="/generate")
+    assert 0 <= settings["seed"] < 2**32
+
+
+def test_compare(client: Client) -> None:
+    _, settings = client.predict(prompt="a red ball", steps=1, guidance="1, 2, .., 4", api_name="/compare")
+    assert settings["guidance"] == [1, 2, 3, 4]
+    _, settings = client.predict(prompt="a red ball", steps=1, api_name="/compare")
+    assert settings["guidance"] == [1, 2, 4, 7]
+
+
+def test_reference(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "reference.png"
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(file)
+    _, settings = client.predict(prompt="a ball", steps=1, reference=handle_file(str(file)), api_name="/generate")
+    assert settings["reference"] is True
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ({"prompt": ""}, "prompt: must say what to draw"),
+    ({}, "prompt: must say what to draw"),
+    ({"prompt": ["a"]}, "prompt: must be text"),
+    ({"steps": 10**30}, "steps: must lie between 1 and 100"),
+    ({"steps": "many"}, "steps: must be a whole number"),
+    ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
+    ({"steps": True}, "steps: must be a whole number"),
+    ({"steps": {"path": "/etc/passwd"}}, "steps: must be a whole number"),
+    ({"guidance": -3}, "guidance: must lie between 0 and 15"),
+    ({"guidance": [1, 2]}, "guidance: must be a number"),
+    ({"fps": 1000}, "fps: must lie between 4 and 24"),
+    ({"frames": 16}, "frames: must be one of 1, 5, 9, 13, 17"),
+    ({"seed": -2}, "seed: must lie between"),
+    ({"model": "sora"}, "model: must be one of nano"),
+    ({"model": 3}, "model: must be one of nano"),
+    ({"reference": "https://example.org/x.png"}, "reference: must be an uploaded"),
+    ({"reference": {"path": "/etc/passwd"}}, "reference: must be an uploaded"),
+    ({"reference": 7}, "reference: must be an uploaded"),
+])
+def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(AppError) as caught:
+        client.predict(**({"prompt": "a ball"} if arguments else {}) | arguments, api_name="/generate")
+    assert str(caught.value).startswith(sentence)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_nan_in_the_request_body(client: Client) -> None:
+    """JSON has no NaN, Python's parser takes it all the same; so does Gradio."""
+    base = client.src.rstrip("/") + "/gradio_api/call/generate"
+    body = b'{"data": ["a ball", "", null, null, null, null, NaN, null, null]}'
+    request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{base}/{event}", timeout=10) as answer:
+        assert "guidance: must be a number" in answer.read().decode()
+
+
+def test_bad_lists_and_images(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(AppError, match="guidance: must be numbers"):
+        client.predict(prompt="a ball", guidance="1, x", api_name="/compare")
+    with pytest.raises(AppError, match="guidance: must be 1 to 6 numbers"):
+        client.predict(prompt="a ball", guidance="1 2 3 4 5 6 7", api_name="/compare")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"<svg onload='alert(1)'/>")
+    with pytest.raises(AppError, match="reference: this is not a readable PNG, JPEG or WebP image"):
+        client.predict(prompt="a ball", reference=handle_file(str(bad)), api_name="/generate")
+
+
+def test_a_file_of_the_server_is_not_read(client: Client) -> None:
+    stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    base = client.src.rstrip("/") + "/gradio_api/call/generate"
+    body = json.dumps({"data": ["a ball", "", stolen, *[None] * 6]}).encode()
+    request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{base}/{event}", timeout=10) as answer:
+        text = answer.read().decode()
+    assert "error" in text
+    assert "mp4" not in text
+
+
+def test_the_page_is_still_there(client: Client) -> None:
+    with urllib.request.urlopen(client.src, timeout=5) as answer:
+        assert answer.status == 200
+    assert isinstance(gr.skip(), dict)

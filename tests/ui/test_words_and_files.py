@@ -1,0 +1,58 @@
+"""Sentences from chips, and the folder that never grows."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from opensora_demo.catalog import NANO
+from opensora_demo.ui.files import OutputFolder
+from opensora_demo.ui.present import unknown_sentence
+from opensora_demo.ui.words import CHIPS, compose, roll
+
+
+def test_compose() -> None:
+    assert compose({"shape": "ball", "colour": "red", "motion": "bouncing", "place": "over a meadow"}) == (
+        "a red ball bouncing over a meadow"
+    )
+    assert compose({"colour": "orange"}) == "an orange shape"
+    assert compose({"shape": "<img>", "motion": "rising"}) == "a shape rising"
+    assert compose({"shape": ["ball"]}) == "a shape"
+
+
+def test_the_model_knows_every_chip() -> None:
+    root = Path(__file__).resolve().parents[2]
+    file = root / "assets" / NANO.weights.folder / NANO.weights.tokenizer
+    known = json.loads(file.read_text("utf-8"))["model"]["vocab"]
+    words = {w for group in CHIPS.values() for phrase in group for w in re.findall(r"[a-z]+", phrase)}
+    assert words <= set(known)
+    assert {w for i in range(50) for w in roll(random.Random(i)).split()} <= set(known)
+
+
+@pytest.mark.parametrize("prompt", ["../../x", "CON", "x" * 300, "", "ねこ", "a/b\\c\0d"])
+def test_file_names_are_tame(prompt: str) -> None:
+    folder = OutputFolder()
+    file = folder.new_file("nano", prompt, 1)
+    assert file.parent == folder.path
+    assert re.fullmatch(r"nano-[a-z0-9-]{1,40}-1-[0-9a-f]{6}\.mp4", file.name)
+    folder.close()
+
+
+def test_only_the_newest_files_are_kept() -> None:
+    folder = OutputFolder(keep=3)
+    for i in range(8):
+        folder.new_file("nano", "a ball", i).write_bytes(b"x")
+    assert len(list(folder.path.iterdir())) == 3
+    folder.close()
+    assert not folder.path.exists()
+
+
+def test_unknown_sentence() -> None:
+    assert unknown_sentence("nano", ()) == ""
+    assert unknown_sentence("nano", ("(", "!")) == ""
+    assert "3 words" in unknown_sentence("nano", (), 3)
+    assert "and more" in unknown_sentence("nano", [f"w{i}" for i in range(20)])
