@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -35,6 +36,7 @@ def warm(bundles: Bundles) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of clips is removed on the way out
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     bundles = Bundles()
     handlers = Handlers(bundles)
@@ -46,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             max_file_size="30mb", ssr_mode=False, enable_monitoring=False, run_history=False, footer_links=["api"],
             theme=build_theme(), css=page_css(),
         )
-    except OSError as error:
+    except OSError:
         where = f"{arguments.host}:{arguments.port}"
-        print(f"Cannot listen on {where}; try --port with another number. ({error})", file=sys.stderr)
+        print(f"Cannot listen on {where}: taken, or not allowed. Try --port with another number.", file=sys.stderr)
         return 1
     finally:
         handlers.files.close()

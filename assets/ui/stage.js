@@ -160,7 +160,10 @@ function drawStrip() {
   if (state.scrub !== null) {
     const k = ((state.scrub + 0.5) / total) * w;
     stripPen.fillStyle = style.getPropertyValue("--os-accent");
-    stripPen.fillRect(k - 1.5, 0, 3, h);
+    stripPen.strokeStyle = "#ffffff";
+    stripPen.lineWidth = 2;
+    stripPen.strokeRect(k - 2, -2, 4, h + 4);
+    stripPen.fillRect(k - 2, 0, 4, h);
   }
 }
 

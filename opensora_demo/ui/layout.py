@@ -71,7 +71,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                     stage = Stage({"phase": "idle", "examples": examples}, name="stage")
                 with gr.Column(elem_classes="os-right", min_width=320):
                     prompt = PlainText(
-                        label="Prompt", lines=2, max_lines=5, placeholder="a red ball bouncing over a meadow",
+                        label="Prompt", lines=1, max_lines=5, placeholder="a red ball bouncing over a meadow",
                         info="What the clip shows. Enter runs it.", elem_id="prompt",
                     )
                     composer = Composer(dict(CHIPS), elem_id="composer")
@@ -101,7 +101,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                                 seed = PlainText(
                                     label="Seed", value="", lines=1, max_lines=1, placeholder="random",
                                     elem_id="seed", min_width=120,
-                                    info="Which noise it starts from. Same seed, same clip; empty takes a new one.",
+                                    info="Same seed, same noise, same clip. Empty: a new one.",
                                 )
                                 dice = gr.Button("Random", size="sm", elem_id="random-seed", min_width=72, scale=0)
                             model = PlainDropdown(
@@ -114,7 +114,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                             info="What guidance pushes away from. Without effect at guidance 1.",
                         )
                         reference = ReferenceImage(
-                            label="First frame", sources=["upload", "clipboard"], type="filepath", height=200,
+                            label="First frame", sources=["upload"], type="filepath", height=200,
                             elem_id="reference", buttons=[],
                         )
                         gr.Markdown(
@@ -144,7 +144,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
         stage.pick(handlers.page_pick, None, picked, **quick)
         stage.vary(handlers.page_pick, None, picked, **quick).then(handlers.page_generate, form, stage, **run)
-        composer.compose(handlers.page_compose, None, prompt, **quick)
+        composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)
         model.change(limit_updates, model, [fps, frames, steps, guidance], **quick)

@@ -31,9 +31,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("app") / "log.txt"
+    # Waiting threads that spin starve a machine which also runs the browser.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True
+            [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=sink, stderr=sink, env=environment,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}/"
     try:
@@ -77,7 +80,8 @@ def visit(chromium: Any, address: str) -> Iterator[Open]:
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
         context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"]
+            viewport={"width": width, "height": height}, color_scheme=scheme,
+            permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)
         page = context.new_page()
@@ -85,7 +89,8 @@ def visit(chromium: Any, address: str) -> Iterator[Open]:
         page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else complaints.append(r.url))
+        ours = (address, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(ours) else complaints.append(r.url))
         page.goto(address)
         page.wait_for_selector("#stage .os-stage[data-show]")
         return page

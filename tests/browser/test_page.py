@@ -102,7 +102,8 @@ def test_stop_stops_and_the_page_is_ready_again(visit: Visit) -> None:
     page.click("#stop")
     wait(page, "stopped")
     assert text(page, "#stage .os-text").startswith("Stopped after step")
-    start(page, "a blue ring at sunset", steps=3)
+    page.get_by_label("number input for Steps").fill("3")
+    page.press("#prompt textarea", "Enter")
     wait(page, "done")
     page.wait_for_function(PLAYING, arg="stage")
 
@@ -202,10 +203,11 @@ def test_a_closed_tab_gives_the_device_back(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(visit: Visit, scheme: str) -> None:
     page = visit(width=390, height=844, scheme=scheme)
-    start(page, "a pink heart growing in the desert with a very-long-unbreakable-" + "word" * 30, steps=3)
+    start(page, "a pink heart growing in the desert with a very-long-unbreakable-" + "word" * 30)
     wait(page, "done")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    tops = [box(page, s)["y"] for s in ("#stage .os-frame", "#prompt", "#generate", "#composer", "#stage .os-shelf-box")]
+    order = ("#stage .os-frame", "#prompt", "#generate", "#composer", "#stage .os-shelf-box")
+    tops = [box(page, selector)["y"] for selector in order]
     assert tops == sorted(tops)
     assert box(page, "#stage .os-frame")["width"] >= 340
     assert ("dark" in page.evaluate("document.body.className")) == (scheme == "dark")
