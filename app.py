@@ -9,6 +9,9 @@ import signal
 import sys
 import threading
 
+# Idle OpenMP threads should sleep, not spin: on two cores the page and the model share them. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from opensora_demo.bundle import Bundles
 from opensora_demo.catalog import DEFAULT_MODEL
 from opensora_demo.errors import DemoError

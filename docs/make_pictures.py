@@ -1,6 +1,6 @@
 """Make the pictures of the README from the running app and the real model.
 
-    python docs/make_pictures.py            needs requirements-dev.txt and Chromium
+python docs/make_pictures.py            needs requirements-dev.txt and Chromium
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from opensora_demo.types import Frames, parse_request
 
 DOCS = Path(__file__).resolve().parent
 CHROMIUM_ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 PROMPTS = (
     "a red ball bouncing over a meadow",
@@ -70,7 +74,8 @@ def picture_of_the_page(file: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=DOCS.parent,
+        [sys.executable, "app.py", "--port", str(port)],
+        cwd=DOCS.parent,
         env={**os.environ, "GRADIO_TEMP_DIR": tempfile.mkdtemp()},
     )
     url = f"http://127.0.0.1:{port}/"
@@ -85,10 +90,12 @@ def picture_of_the_page(file: Path) -> None:
             browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
             page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="dark")
             page.goto(url + "?__theme=dark")
-            page.get_by_label("Prompt", exact=True).fill(PROMPTS[0])
+            page.locator("#prompt textarea").fill(PROMPTS[0])
             page.locator("#seed input").fill("7")
-            page.get_by_role("button", name="Generate", exact=True).click()
-            page.wait_for_function("[...document.querySelectorAll('video')].some(v => v.currentTime > 0.8)", timeout=60_000)
+            page.locator("#generate").click()
+            page.wait_for_function(
+                "[...document.querySelectorAll('video')].some(v => v.currentTime > 0.8)", timeout=60_000
+            )
             page.screenshot(path=file)
             browser.close()
     finally:

@@ -19,7 +19,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 Open = Callable[..., Any]
 
@@ -35,7 +39,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=sink, stderr=sink, env=environment,
+            [sys.executable, "app.py", "--port", str(port)],
+            cwd=ROOT,
+            stdout=sink,
+            stderr=sink,
+            env=environment,
             start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}/"
@@ -80,7 +88,8 @@ def visit(chromium: Any, address: str) -> Iterator[Open]:
 
     def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Any:
         context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme,
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
             permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)

@@ -57,8 +57,12 @@ class FakePipeline:
                     raise self.error
                 picture = np.full((5, 8, 8, 3), index * 8 % 256, np.uint8)
                 yield StepPreview(
-                    index=index, total=request.steps, t=1 - index / request.steps, seconds=0.1 * (index + 1),
-                    previews=(picture,) * len(request.guidance), guidance=request.guidance,
+                    index=index,
+                    total=request.steps,
+                    t=1 - index / request.steps,
+                    seconds=0.1 * (index + 1),
+                    previews=(picture,) * len(request.guidance),
+                    guidance=request.guidance,
                 )
             yield Decoding(done=1, total=1)
             frames = np.zeros((request.shape.frames, 64, 64, 3), np.uint8)

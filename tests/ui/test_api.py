@@ -36,8 +36,14 @@ def client() -> Iterator[Client]:
     handlers = Handlers(FakeBundles(), generate=FakePipeline(unknown=("dragon",)))
     page = build_page(handlers).queue(max_size=20)
     _, url, _ = page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False, show_error=True,
-        run_history=False, enable_monitoring=False, max_file_size="30mb",
+        server_name="127.0.0.1",
+        prevent_thread_lock=True,
+        quiet=True,
+        ssr_mode=False,
+        show_error=True,
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size="30mb",
     )
     made = Client(url, verbose=False, analytics_enabled=False)
     yield made
@@ -95,26 +101,29 @@ def test_reference(client: Client, tmp_path: Path) -> None:
     assert settings["reference"] is True
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    ({"prompt": ""}, "prompt: must say what to draw"),
-    ({}, "prompt: must say what to draw"),
-    ({"prompt": ["a"]}, "prompt: must be text"),
-    ({"steps": 10**30}, "steps: must lie between 1 and 100"),
-    ({"steps": "many"}, "steps: must be a whole number"),
-    ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
-    ({"steps": True}, "steps: must be a whole number"),
-    ({"steps": {"path": "/etc/passwd"}}, "steps: must be a whole number"),
-    ({"guidance": -3}, "guidance: must lie between 0 and 15"),
-    ({"guidance": [1, 2]}, "guidance: must be a number"),
-    ({"fps": 1000}, "fps: must lie between 4 and 24"),
-    ({"frames": 16}, "frames: must be one of 1, 5, 9, 13, 17"),
-    ({"seed": -2}, "seed: must lie between"),
-    ({"model": "sora"}, "model: must be one of nano"),
-    ({"model": 3}, "model: must be one of nano"),
-    ({"reference": "https://example.org/x.png"}, "reference: must be an uploaded"),
-    ({"reference": {"path": "/etc/passwd"}}, "reference: must be an uploaded"),
-    ({"reference": 7}, "reference: must be an uploaded"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"prompt": ""}, "prompt: must say what to draw"),
+        ({}, "prompt: must say what to draw"),
+        ({"prompt": ["a"]}, "prompt: must be text"),
+        ({"steps": 10**30}, "steps: must lie between 1 and 100"),
+        ({"steps": "many"}, "steps: must be a whole number"),
+        ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
+        ({"steps": True}, "steps: must be a whole number"),
+        ({"steps": {"path": "/etc/passwd"}}, "steps: must be a whole number"),
+        ({"guidance": -3}, "guidance: must lie between 0 and 15"),
+        ({"guidance": [1, 2]}, "guidance: must be a number"),
+        ({"fps": 1000}, "fps: must lie between 4 and 24"),
+        ({"frames": 16}, "frames: must be one of 1, 5, 9, 13, 17"),
+        ({"seed": -2}, "seed: must lie between"),
+        ({"model": "sora"}, "model: must be one of nano"),
+        ({"model": 3}, "model: must be one of nano"),
+        ({"reference": "https://example.org/x.png"}, "reference: must be an uploaded"),
+        ({"reference": {"path": "/etc/passwd"}}, "reference: must be an uploaded"),
+        ({"reference": 7}, "reference: must be an uploaded"),
+    ],
+)
 def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AppError) as caught:
         client.predict(**({"prompt": "a ball"} if arguments else {}) | arguments, api_name="/generate")

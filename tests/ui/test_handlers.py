@@ -17,7 +17,13 @@ from opensora_demo.ui.handlers import SORRY, Handlers, raw_form
 from opensora_demo.ui.runs import Runs
 
 GOOD: dict[str, Any] = {
-    "prompt": "a red ball", "negative": "", "fps": 8, "frames": 17, "steps": 4, "guidance": 4.0, "seed": 3,
+    "prompt": "a red ball",
+    "negative": "",
+    "fps": 8,
+    "frames": 17,
+    "steps": 4,
+    "guidance": 4.0,
+    "seed": 3,
 }
 
 
@@ -59,23 +65,26 @@ def test_updates_are_thinned_but_the_first_step_and_the_end_are_always_told(hand
     assert len(values[-1]["steps"]) == 60
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    ({"prompt": ""}, "prompt: must say what to draw"),
-    ({"prompt": None}, "prompt: must say what to draw"),
-    ({"prompt": "\u200b \u200d"}, "prompt: must say what to draw"),
-    ({"prompt": {"a": 1}}, "prompt: must be text"),
-    ({"prompt": "x" * 1_000_000}, "prompt: must have at most 500 characters"),
-    ({"guidance": float("nan")}, "guidance: must be a number, not nan"),
-    ({"guidance": float("inf")}, "guidance: must be a number, not inf"),
-    ({"guidance": -1}, "guidance: must lie between 0 and 15"),
-    ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
-    ({"steps": True}, "steps: must be a whole number"),
-    ({"steps": 10**6}, "steps: must lie between 1 and 100"),
-    ({"fps": 0}, "fps: must lie between 4 and 24"),
-    ({"frames": 2}, "frames: must be one of 1, 5, 9, 13, 17"),
-    ({"seed": 2**64}, "seed: must lie between 0 and 4294967295"),
-    ({"seed": "abc"}, "seed: must be a whole number"),
-])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"prompt": ""}, "prompt: must say what to draw"),
+        ({"prompt": None}, "prompt: must say what to draw"),
+        ({"prompt": "\u200b \u200d"}, "prompt: must say what to draw"),
+        ({"prompt": {"a": 1}}, "prompt: must be text"),
+        ({"prompt": "x" * 1_000_000}, "prompt: must have at most 500 characters"),
+        ({"guidance": float("nan")}, "guidance: must be a number, not nan"),
+        ({"guidance": float("inf")}, "guidance: must be a number, not inf"),
+        ({"guidance": -1}, "guidance: must lie between 0 and 15"),
+        ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
+        ({"steps": True}, "steps: must be a whole number"),
+        ({"steps": 10**6}, "steps: must lie between 1 and 100"),
+        ({"fps": 0}, "fps: must lie between 4 and 24"),
+        ({"frames": 2}, "frames: must be one of 1, 5, 9, 13, 17"),
+        ({"seed": 2**64}, "seed: must lie between 0 and 4294967295"),
+        ({"seed": "abc"}, "seed: must be a whole number"),
+    ],
+)
 def test_bad_input_is_one_sentence_before_anything_is_shown(
     handlers: Handlers, pipeline: Any, changes: dict[str, Any], sentence: str
 ) -> None:

@@ -31,7 +31,9 @@ def test_a_model_is_loaded_once_however_many_ask(nano: ModelBundle, monkeypatch:
     assert all(b is nano for b in found)
 
 
-def test_an_unknown_model_is_refused_and_the_loaded_one_stays(nano: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_model_is_refused_and_the_loaded_one_stays(
+    nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads: list[object] = []
     monkeypatch.setattr(module, "build_bundle", lambda spec: loads.append(spec) or nano)
     bundles = Bundles()

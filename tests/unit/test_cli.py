@@ -19,10 +19,28 @@ def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "clip.mp4"
     image = tmp_path / "first.png"
     Image.new("RGB", (80, 80), "blue").save(image)
-    code = main([
-        "generate", "a red ball and a dragon", "--steps", "3", "--guidance", "2.5", "--fps", "12", "--frames", "9",
-        "--seed", "7", "--negative", "blue", "--reference", str(image), "--out", str(out),
-    ])
+    code = main(
+        [
+            "generate",
+            "a red ball and a dragon",
+            "--steps",
+            "3",
+            "--guidance",
+            "2.5",
+            "--fps",
+            "12",
+            "--frames",
+            "9",
+            "--seed",
+            "7",
+            "--negative",
+            "blue",
+            "--reference",
+            str(image),
+            "--out",
+            str(out),
+        ]
+    )
     captured = capsys.readouterr()
     assert code == 0
     lines = captured.out.strip().splitlines()
@@ -32,8 +50,15 @@ def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.Capt
     assert (report["model"], report["seed"], report["unknown"]) == ("nano", 7, ["dragon"])
     assert set(report["seconds"]) == {"text", "denoise", "decode"}
     assert report["settings"] == {
-        "model": "nano", "prompt": "a red ball and a dragon", "negative": "blue", "fps": 12, "frames": 9, "steps": 3,
-        "guidance": 2.5, "seed": 7, "reference": True,
+        "model": "nano",
+        "prompt": "a red ball and a dragon",
+        "negative": "blue",
+        "fps": 12,
+        "frames": 9,
+        "steps": 3,
+        "guidance": 2.5,
+        "seed": 7,
+        "reference": True,
     }
     assert read_settings(out) == report["settings"]
     assert "denoising 3/3" in captured.err
@@ -44,7 +69,9 @@ def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.Capt
 
 def test_compare_makes_one_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid.mp4"
-    assert main(["compare", "a red ball", "--guidance", "1", "4", "--steps", "2", "--seed", "1", "--out", str(out)]) == 0
+    assert (
+        main(["compare", "a red ball", "--guidance", "1", "4", "--steps", "2", "--seed", "1", "--out", str(out)]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["settings"]["guidance"] == [1.0, 4.0]
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
@@ -85,7 +112,10 @@ def test_out_must_be_an_mp4_in_a_folder_that_exists(tmp_path: Path, capsys: pyte
 def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert json.loads(capsys.readouterr().out)[0] | {"title": ""} == {
-        "id": "nano", "title": "", "runs_here": True, "why_not": ""
+        "id": "nano",
+        "title": "",
+        "runs_here": True,
+        "why_not": "",
     }
     assert main(["doctor"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -104,6 +134,8 @@ def test_adherence_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_as_a_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "opensora_demo", "models"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "opensora_demo", "models"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert json.loads(done.stdout)

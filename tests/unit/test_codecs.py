@@ -13,8 +13,16 @@ from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.preview import fit_matrix, latent_to_rgb
 
-TEMPORAL = TemporalVaeConfig(in_channels=4, latent_channels=4, filters=8, res_blocks=1, channel_multipliers=(1, 2, 2),
-                             temporal_downsample=(True, True), norm_groups=4, norm_per_frame=True)
+TEMPORAL = TemporalVaeConfig(
+    in_channels=4,
+    latent_channels=4,
+    filters=8,
+    res_blocks=1,
+    channel_multipliers=(1, 2, 2),
+    temporal_downsample=(True, True),
+    norm_groups=4,
+    norm_per_frame=True,
+)
 IMAGE = ImageVaeConfig(block_channels=(8, 16), layers_per_block=1, norm_groups=4, mid_attention=False)
 
 

@@ -119,7 +119,12 @@ def test_rotated_by_exif_16_bit_and_transparent(tmp_path: Path) -> None:
 def test_modes_and_animations(tmp_path: Path) -> None:
     for mode in ("L", "LA", "P", "CMYK", "1"):
         suffix = "jpg" if mode == "CMYK" else "png"
-        assert read_reference(saved(Image.new(mode, (20, 20)), tmp_path / f"{mode}.{suffix}"), 64, 64).shape == (1, 64, 64, 3)
+        assert read_reference(saved(Image.new(mode, (20, 20)), tmp_path / f"{mode}.{suffix}"), 64, 64).shape == (
+            1,
+            64,
+            64,
+            3,
+        )
     first, second = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 32), "blue")
     file = saved(first, tmp_path / "m.webp", save_all=True, append_images=[second], lossless=True)
     assert (read_reference(file, 64, 64)[0, 5, 5] == (255, 0, 0)).all()
@@ -130,15 +135,23 @@ def bomb(path: Path, side: int) -> Path:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
     return path
 
 
 def test_refused_images(tmp_path: Path) -> None:
     good = saved(Image.new("RGB", (64, 64)), tmp_path / "good.png").read_bytes()
     cases: dict[str, bytes] = {
-        "empty.png": b"", "half.png": good[: len(good) // 2], "text.png": b"<html><script>alert(1)</script>",
-        "a.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "gif.png": b"GIF89a" + b"\0" * 50,
+        "empty.png": b"",
+        "half.png": good[: len(good) // 2],
+        "text.png": b"<html><script>alert(1)</script>",
+        "a.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "gif.png": b"GIF89a" + b"\0" * 50,
     }
     for name, data in cases.items():
         (tmp_path / name).write_bytes(data)

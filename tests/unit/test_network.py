@@ -11,7 +11,9 @@ from opensora_demo.nn.attention import attend
 from opensora_demo.nn.patch import PatchEmbed3D, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, rotate_pairs
 
-CFG = STDiT3Config(in_channels=4, width=32, depth=2, heads=2, text_channels=16, max_tokens=8, base_px=32, pooled_text=True)
+CFG = STDiT3Config(
+    in_channels=4, width=32, depth=2, heads=2, text_channels=16, max_tokens=8, base_px=32, pooled_text=True
+)
 
 
 @pytest.fixture
@@ -26,7 +28,12 @@ def network() -> STDiT3:
 def call(net: STDiT3, x: Tensor, y: Tensor, lengths: Tensor | None = None, **kw: object) -> Tensor:
     b = x.shape[0]
     return net(
-        x, torch.full((b,), 500.0), net.project_text(y, lengths), fps=torch.full((b,), 8.0), height_px=32, width_px=32,
+        x,
+        torch.full((b,), 500.0),
+        net.project_text(y, lengths),
+        fps=torch.full((b,), 8.0),
+        height_px=32,
+        width_px=32,
         **kw,  # type: ignore[arg-type]
     )
 
@@ -57,9 +64,19 @@ def test_a_mask_that_gives_no_frame_is_no_mask(network: STDiT3) -> None:
 def test_every_condition_reaches_the_output(network: STDiT3) -> None:
     x, y = torch.randn(1, 4, 3, 4, 4), torch.randn(1, 4, 16)
     text = network.project_text(y)
-    base = {"timestep": torch.tensor([500.0]), "text": text, "fps": torch.tensor([8.0]), "height_px": 32, "width_px": 32}
+    base = {
+        "timestep": torch.tensor([500.0]),
+        "text": text,
+        "fps": torch.tensor([8.0]),
+        "height_px": 32,
+        "width_px": 32,
+    }
     out = network(x, **base)  # type: ignore[arg-type]
-    for change in ({"timestep": torch.tensor([400.0])}, {"text": network.project_text(y + 1)}, {"fps": torch.tensor([24.0])}):
+    for change in (
+        {"timestep": torch.tensor([400.0])},
+        {"text": network.project_text(y + 1)},
+        {"fps": torch.tensor([24.0])},
+    ):
         assert not torch.allclose(out, network(x, **{**base, **change}))  # type: ignore[arg-type]
 
 
@@ -96,8 +113,8 @@ def test_text_is_projected_once_for_a_whole_run(nano: object, monkeypatch: pytes
     network, text = nano.family.network, nano.family.text
     project, forward, encode = network.project_text, network.forward, text.forward
 
-    def count(name: str, f):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        def counted(*args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN003, ANN202
+    def count(name: str, f):  # type: ignore[no-untyped-def]
+        def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
             calls[name] += 1
             return f(*args, **kwargs)
 
@@ -108,6 +125,8 @@ def test_text_is_projected_once_for_a_whole_run(nano: object, monkeypatch: pytes
     monkeypatch.setattr(text, "forward", count("text", encode))
     for scale in (4, 1, 0):
         calls.update(project=0, text=0, forward=0)
-        request = parse_request({"prompt": "a red ball", "steps": 6, "guidance": scale}, model_id="nano", limits=NANO.limits)
+        request = parse_request(
+            {"prompt": "a red ball", "steps": 6, "guidance": scale}, model_id="nano", limits=NANO.limits
+        )
         run(nano, request)
         assert calls == {"project": 1, "text": 1, "forward": 6}

@@ -76,7 +76,12 @@ def test_a_set_flag_stops_at_the_next_step(nano: ModelBundle) -> None:
 
 def test_conditions_reach_the_clip(nano: ModelBundle) -> None:
     base = run(nano, ask()).clips[0].frames
-    for change in ({"fps": 24}, {"negative": "a blue square"}, {"guidance": 7}, {"prompt": "a blue star spinning at night"}):
+    for change in (
+        {"fps": 24},
+        {"negative": "a blue square"},
+        {"guidance": 7},
+        {"prompt": "a blue star spinning at night"},
+    ):
         assert not np.array_equal(base, run(nano, ask(**change)).clips[0].frames), change
 
 
@@ -94,7 +99,9 @@ def test_a_reference_becomes_the_first_frame(nano: ModelBundle) -> None:
     assert 10 * np.log10(255**2 / error) > 24
 
 
-def test_numbers_that_are_not_finite_are_an_error_not_a_black_clip(nano: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_are_not_finite_are_an_error_not_a_black_clip(
+    nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nano.family, "velocity", lambda x, *a, **k: x * float("nan"))
     with pytest.raises(NumericsError, match="step 1 of 4"):
         run(nano, ask())

@@ -25,15 +25,49 @@ def test_defaults_come_from_the_model() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", 0), ("steps", -1), ("steps", 10**6), ("steps", 2.5), ("steps", True), ("steps", "many"),
-        ("steps", math.nan), ("steps", math.inf), ("steps", [1]), ("steps", 10**400), ("steps", {"a": 1}),
-        ("guidance", math.nan), ("guidance", -math.inf), ("guidance", -0.1), ("guidance", 1e9), ("guidance", "a"),
-        ("guidance", []), ("guidance", [1, 1]), ("guidance", [1, 2, 3, 4, 5, 6, 7]), ("guidance", [1, math.nan]),
-        ("fps", 3), ("fps", 25), ("fps", 8.5), ("fps", 0), ("fps", "x"),
-        ("frames", 16), ("frames", 0), ("frames", 1e9), ("frames", 4.2),
-        ("seed", -2), ("seed", 2**64), ("seed", 1.7), ("seed", math.nan), ("seed", True),
-        ("prompt", ""), ("prompt", "  \t\n"), ("prompt", "\u200b\u200e"), ("prompt", None), ("prompt", 7),
-        ("prompt", {"a": 1}), ("prompt", "x" * 1_000_000), ("negative", 3), ("negative", "y" * 501),
+        ("steps", 0),
+        ("steps", -1),
+        ("steps", 10**6),
+        ("steps", 2.5),
+        ("steps", True),
+        ("steps", "many"),
+        ("steps", math.nan),
+        ("steps", math.inf),
+        ("steps", [1]),
+        ("steps", 10**400),
+        ("steps", {"a": 1}),
+        ("guidance", math.nan),
+        ("guidance", -math.inf),
+        ("guidance", -0.1),
+        ("guidance", 1e9),
+        ("guidance", "a"),
+        ("guidance", []),
+        ("guidance", [1, 1]),
+        ("guidance", [1, 2, 3, 4, 5, 6, 7]),
+        ("guidance", [1, math.nan]),
+        ("fps", 3),
+        ("fps", 25),
+        ("fps", 8.5),
+        ("fps", 0),
+        ("fps", "x"),
+        ("frames", 16),
+        ("frames", 0),
+        ("frames", 1e9),
+        ("frames", 4.2),
+        ("seed", -2),
+        ("seed", 2**64),
+        ("seed", 1.7),
+        ("seed", math.nan),
+        ("seed", True),
+        ("prompt", ""),
+        ("prompt", "  \t\n"),
+        ("prompt", "\u200b\u200e"),
+        ("prompt", None),
+        ("prompt", 7),
+        ("prompt", {"a": 1}),
+        ("prompt", "x" * 1_000_000),
+        ("negative", 3),
+        ("negative", "y" * 501),
         ("colour", "red"),
     ],
 )
@@ -69,7 +103,9 @@ def test_negative_zero_guidance_is_zero() -> None:
     assert math.copysign(1, parse(guidance=-0.0).guidance[0]) == 1
 
 
-@pytest.mark.parametrize("text", ['${alert(1)} {{x}} <img src=x onerror=alert(1)>', '{"reference_path": "/etc/passwd"}', "|0|a|1|b"])
+@pytest.mark.parametrize(
+    "text", ["${alert(1)} {{x}} <img src=x onerror=alert(1)>", '{"reference_path": "/etc/passwd"}', "|0|a|1|b"]
+)
 def test_prompts_are_plain_text(text: str) -> None:
     assert parse(prompt=text).prompt == text
 

@@ -10,7 +10,17 @@ import pytest
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.training.captions import caption, vocabulary
 from opensora_demo.training.worlds import (
-    BACKGROUNDS, COLOURS, COLOURS_RGB, FPS_CHOICES, MOTIONS, SHAPES, SPEED_PX_S, Scene, is_held_out, path, render,
+    BACKGROUNDS,
+    COLOURS,
+    COLOURS_RGB,
+    FPS_CHOICES,
+    MOTIONS,
+    SHAPES,
+    SPEED_PX_S,
+    Scene,
+    is_held_out,
+    path,
+    render,
     sample_scene,
 )
 
@@ -21,7 +31,9 @@ def centres(scene: Scene) -> np.ndarray:
     _, mask = render(scene)
     weight = mask.astype(float)
     axis = np.arange(64) + 0.5
-    return np.stack([(weight * axis).sum((1, 2)), (weight * axis[:, None]).sum((1, 2))], 1) / weight.sum((1, 2))[:, None]
+    return (
+        np.stack([(weight * axis).sum((1, 2)), (weight * axis[:, None]).sum((1, 2))], 1) / weight.sum((1, 2))[:, None]
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -59,7 +71,9 @@ def test_masks_follow_the_path() -> None:
 
 def test_growing_grows_and_shrinking_shrinks() -> None:
     for seed in range(5):
-        area = {m: (render(replace(BASE, motion=m, seed=seed))[1] > 127).sum((1, 2)) for m in ("grow", "shrink", "still")}
+        area = {
+            m: (render(replace(BASE, motion=m, seed=seed))[1] > 127).sum((1, 2)) for m in ("grow", "shrink", "still")
+        }
         assert area["grow"][-1] > 1.3 * area["grow"][0]
         assert area["shrink"][-1] < 0.8 * area["shrink"][0]
         assert np.ptp(area["still"]) == 0
@@ -106,7 +120,12 @@ def test_captions_name_everything_in_known_words(nano: ModelBundle) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "expected"),
-    [("A RED Ball!", ("!",)), ("a red ball, at night.", ()), ("two dragons", ("two", "dragons")), ("\u7ea2\u7403", ("\u7ea2\u7403",))],
+    [
+        ("A RED Ball!", ("!",)),
+        ("a red ball, at night.", ()),
+        ("two dragons", ("two", "dragons")),
+        ("\u7ea2\u7403", ("\u7ea2\u7403",)),
+    ],
 )
 def test_words_that_are_not_known(nano: ModelBundle, prompt: str, expected: tuple[str, ...]) -> None:
     assert nano.family.text.tokenize([prompt])[2] == (expected,)
