@@ -56,8 +56,8 @@ class ModelSpec:
 NANO = ModelSpec(
     id="nano",
     title="nano · STDiT3",
-    summary="The layout of Open-Sora 1.2 with small numbers, trained in this repository on toy worlds: one coloured shape "
-    "that moves in front of a painted background.",
+    summary="The layout of Open-Sora 1.2 with small numbers, trained in this repository on toy worlds: one "
+    "coloured shape that moves in front of a painted background.",
     network=STDiT3Config(
         in_channels=16,
         width=256,

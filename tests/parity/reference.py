@@ -1,4 +1,4 @@
-"""Reading recorded cases of the reference implementation, and the rule their weights follow (tests/reference/README.md)."""
+"""Reading recorded cases of the reference implementation; their format and weights: tests/reference/README.md."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ def test_times_fall_from_one_to_zero() -> None:
     times = flow_times(10, 3.0)
     assert times[0] == 1.0
     assert times[-1] == 0.0
-    assert all(a > b for a, b in zip(times, times[1:], strict=False))
+    assert all(a > b for a, b in pairwise(times))
     assert times[5] > 0.5  # shifted towards the noise
 
 
