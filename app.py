@@ -12,7 +12,7 @@ import threading
 # Idle OpenMP threads should sleep, not spin: on two cores the page and the model share them. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from opensora_demo.bundle import Bundles
+from opensora_demo.bundle import Bundles, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL
 from opensora_demo.errors import DemoError
 from opensora_demo.ui.handlers import Handlers
@@ -41,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of clips is removed on the way out
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    fit_threads()
     bundles = Bundles()
     handlers = Handlers(bundles)
-    page = build_page(handlers).queue(max_size=20, default_concurrency_limit=8)
+    page = build_page(handlers).queue(max_size=20, default_concurrency_limit=20)
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:
         page.launch(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.errors import WeightsError
 from opensora_demo.families.stdit import STDiTFamily
 from opensora_demo.models.stdit3 import STDiT3
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.weights import ASSETS, load_module, read_state
+from opensora_demo.weights import ASSETS, load_module, missing_files, read_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +37,27 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def fit_threads() -> int:
+    """Use as many threads as this process may really run on: its CPU affinity, and a container's CPU quota.
+
+    torch counts the cores of the host; on a shared host more threads than the quota allows run far slower than fewer.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        allowed = min(allowed, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        pass
+    torch.set_num_threads(min(allowed, torch.get_num_threads()))
+    return torch.get_num_threads()
+
+
 def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBundle:
     """Load the weights of `spec` (about a second for nano). Raises WeightsError."""
     device = device or pick_device()
     folder = ASSETS / spec.weights.folder
+    if missing := missing_files(spec.weights.folder, spec.weights.all_files()):
+        raise WeightsError(f"{spec.id} needs {', '.join(missing)} in assets/{spec.weights.folder}")
     text = load_module(
         lambda: T5TextEncoder(spec.text, folder / spec.weights.tokenizer),
         [folder / f for f in spec.weights.text],

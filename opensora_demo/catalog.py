@@ -68,6 +68,7 @@ NANO = ModelSpec(
         learned_sigma=False,
         base_px=64,
         pooled_text=True,
+        frame_position=True,
     ),
     codec=VideoVaeConfig(
         image=ImageVaeConfig(

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opensora_demo.bundle import ModelBundle, build_bundle, pick_device
+from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.media import compose_grid, read_reference, write_mp4
@@ -59,6 +59,8 @@ def _out_file(path: str) -> Path:
         raise RequestError("out", "must end in .mp4")
     if not file.parent.is_dir():
         raise RequestError("out", f"the folder {file.parent} does not exist")
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise RequestError("out", f"{file} cannot be written")
     return file
 
 
@@ -172,7 +174,7 @@ def doctor() -> dict[str, Any]:
         try:
             build_bundle(spec)
             models[spec.id] = "ready"
-        except DemoError as error:
+        except (DemoError, ImportError) as error:
             models[spec.id] = str(error)
     return {
         "python": platform.python_version(),
@@ -207,13 +209,12 @@ def command_adherence(args: argparse.Namespace) -> None:
 
     if args.prompts < 1:
         raise RequestError("prompts", f"must be at least 1, not {args.prompts}")
+    if args.reader_clips < 1:
+        raise RequestError("reader-clips", f"must be at least 1, not {args.reader_clips}")
     spec = find_model(args.model)
+    raw = {"prompt": "check", "guidance": args.guidance, "steps": args.steps, "fps": args.fps}
+    parse_request(raw, model_id=spec.id, limits=spec.limits)
     bundle, reader = build_bundle(spec), load_reader()
-    parse_request(
-        {"prompt": "check", "guidance": args.guidance, "steps": args.steps, "fps": args.fps},
-        model_id=spec.id,
-        limits=spec.limits,
-    )
     own = reader_table(reader, args.reader_clips)
     _say("the reader on rendered clips: " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in own.items()))
     trials = []
@@ -282,10 +283,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    fit_threads()
     try:
         return args.run(args) or 0
     except DemoError as error:
         _say(f"error: {error}")
+        return 2
+    except OSError as error:
+        _say(f"error: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         _finish_line()

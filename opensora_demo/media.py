@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from opensora_demo.errors import RequestError
 from opensora_demo.types import Frames
@@ -74,7 +74,7 @@ def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int)
         raise RequestError(
             "reference", f"the image is too large; at most {MAX_PIXELS // 1_000_000} megapixels are read"
         ) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, MemoryError):
+    except Exception:  # damaged files make Pillow raise nearly anything, struct.error and AttributeError among it
         raise RequestError("reference", "this is not a readable PNG, JPEG or WebP image") from None
     return np.asarray(picture)[None].copy()
 

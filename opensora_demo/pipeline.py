@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from threading import Event as Flag
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from opensora_demo.bundle import ModelBundle
-from opensora_demo.errors import Cancelled, NumericsError
+from opensora_demo.errors import Cancelled, DeviceError, NumericsError
 from opensora_demo.preview import latent_to_rgb
 from opensora_demo.sampling.guidance import ClassifierFree
 from opensora_demo.sampling.rectified_flow import sample
@@ -58,9 +58,18 @@ def to_frames(video: Tensor) -> Frames:
     )
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Nothing may be yielded inside."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise DeviceError("the device ran out of memory; try fewer frames or fewer clips at once") from None
+
+
 @torch.inference_mode()
 def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Event]:
-    """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each chunk, Finished.
+    """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each clip, Finished.
 
     Raises Cancelled at the next step or chunk after `cancel` is set, NumericsError when the output is not finite.
     """
@@ -90,16 +99,17 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     guidance = ClassifierFree(request.guidance)
 
     def velocity(x: Tensor, t: float, index: int) -> Tensor:
-        return bundle.family.velocity(
-            x,
-            t,
-            condition,
-            guidance.weights(index),
-            height_px=shape.height_px,
-            width_px=shape.width_px,
-            x_mask=x_mask,
-            shared=index == 0 and rows > 1,
-        )
+        with _memory_errors():
+            return bundle.family.velocity(
+                x,
+                t,
+                condition,
+                guidance.weights(index),
+                height_px=shape.height_px,
+                width_px=shape.width_px,
+                x_mask=x_mask,
+                shared=index == 0 and rows > 1,
+            )
 
     x = noise.expand(rows, -1, -1, -1, -1)
     times = flow_times(request.steps, bundle.spec.sampler.shift)
@@ -123,11 +133,12 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     for row in range(rows):
         clock = time.perf_counter()
         chunks: list[Frames] = []
-        for part in bundle.codec.decode_chunks(x[row : row + 1], shape.frames):
-            if not torch.isfinite(part).all():
-                raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
-            chunks.append(to_frames(part[0]))
-            check()
+        with _memory_errors():
+            for part in bundle.codec.decode_chunks(x[row : row + 1], shape.frames):
+                if not torch.isfinite(part).all():
+                    raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
+                chunks.append(to_frames(part[0]))
+                check()
         frames = np.concatenate(chunks)
         seconds["decode"] += time.perf_counter() - clock
         clips.append(Clip(frames=frames, request=replace(request, guidance=(request.guidance[row],))))

@@ -118,7 +118,7 @@ class StepPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """`done` of `total` chunks have been decoded."""
+    """`done` of `total` clips have been decoded."""
 
     done: int
     total: int
@@ -155,9 +155,13 @@ def _number(value: Any, what: str) -> float:
             raise ValueError(f"must be {what}") from None
     if not isinstance(value, (int, float, np.integer, np.floating)):
         raise ValueError(f"must be {what}")
-    if not math.isfinite(value):
-        raise ValueError(f"must be {what}, not {value}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"must be {what} of ordinary size") from None
+    if not math.isfinite(number):
+        raise ValueError(f"must be {what}, not {number}")
+    return number
 
 
 def _whole(value: Any) -> int:
@@ -260,7 +264,9 @@ class _Raw(BaseModel):
     @field_validator("seed", mode="before")
     @classmethod
     def _seed(cls, value: Any, info: ValidationInfo) -> int:
-        if value is None or value == "" or (not isinstance(value, bool) and value == -1):
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value in ("", "-1") or (not isinstance(value, bool) and value == -1):
             return secrets.randbelow(MAX_SEED + 1)
         seed = _whole(value)
         if not 0 <= seed <= MAX_SEED:

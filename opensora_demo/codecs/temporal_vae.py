@@ -22,6 +22,7 @@ class TemporalVaeConfig:
 
     `norm_per_frame` computes the group statistics of every frame by itself. The published model pools them over
     time, so that a later frame changes earlier latents a little; with the switch on, coding is strictly causal and
+    the latent of a lone first frame equals the first latent of its clip.
     """
 
     in_channels: int = 4

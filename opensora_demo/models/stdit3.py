@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
-from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
+from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d, sinusoid
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -24,8 +24,9 @@ from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
 class STDiT3Config:
     """Numbers of an STDiT3; the defaults are the published XL/2.
 
-    `pooled_text` adds the mean of the projected text tokens to the time embedding, which helps a tiny model and is
-    not in the published layout.
+    Two switches help a tiny model and are not in the published layout. `pooled_text` adds the mean of the projected
+    text tokens to the time embedding. `frame_position` adds a code of the frame's index to its tokens: rotary
+    positions are relative, so in pure noise no frame can tell which one it is.
     """
 
     in_channels: int = 4
@@ -40,6 +41,7 @@ class STDiT3Config:
     learned_sigma: bool = True
     base_px: int = 512
     pooled_text: bool = False
+    frame_position: bool = False
 
     @property
     def out_channels(self) -> int:
@@ -115,6 +117,8 @@ class STDiT3(nn.Module):
         self.y_embedder = CaptionEmbedder(cfg.text_channels, cfg.width, cfg.max_tokens)
         if cfg.pooled_text:
             self.y_pool = nn.Linear(cfg.width, cfg.width)
+        if cfg.frame_position:
+            self.frame_embedder = nn.Linear(cfg.width, cfg.width, bias=False)
         self.spatial_blocks = nn.ModuleList(Block(cfg, temporal=False) for _ in range(cfg.depth))
         self.temporal_blocks = nn.ModuleList(Block(cfg, temporal=True) for _ in range(cfg.depth))
         self.final_layer = FinalLayer(cfg)
@@ -124,7 +128,8 @@ class STDiT3(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.data.view(self.cfg.width, -1))
         for module in (self.t_embedder, self.fps_embedder, self.t_block, self.y_embedder):
             for p in module.parameters():
@@ -133,6 +138,8 @@ class STDiT3(nn.Module):
         for block in (*self.spatial_blocks, *self.temporal_blocks):
             nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
+        if self.cfg.frame_position:
+            nn.init.zeros_(self.frame_embedder.weight)
 
     def null_text(self, tokens: int) -> Tensor:
         """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
@@ -174,6 +181,9 @@ class STDiT3(nn.Module):
         x = self.x_embedder(x)  # (b, t, s, d)
         base_size = round((grid_h * grid_w) ** 0.5)
         x = x + sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype)
+        if self.cfg.frame_position:
+            index = sinusoid(torch.arange(grid_t, device=x.device), self.cfg.width).to(self.frame_embedder.weight.dtype)
+            x = x + self.frame_embedder(index)[:, None]  # (t, 1, d)
 
         extra = self.fps_embedder(fps)
         if text.pooled is not None:

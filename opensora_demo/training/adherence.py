@@ -64,13 +64,8 @@ def score(reader: Reader, pairs: list[tuple[Scene, Frames]]) -> dict[str, float]
     return table
 
 
-def diversity(clips: list[Frames]) -> float:
-    """Mean over pixels of the standard deviation across clips of one prompt, 0..1."""
-    return float(np.stack(clips).astype(np.float32).std(0).mean() / 255)
-
-
 def adherence_table(reader: Reader, trials: list[Trial]) -> dict[str, dict[str, float]]:
-    """One row for each guidance scale; beside the scores, `n` and the share right on triples never trained on."""
+    """One row for each guidance scale; beside the scores, the share right on triples never trained on."""
     rows: dict[str, dict[str, float]] = {}
     for scale in trials[0].clips:
         row = score(reader, [(t.scene, t.clips[scale]) for t in trials])

@@ -113,7 +113,9 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     started = last_save = last_log = time.monotonic()
     totals: dict[str, float] = {}
-    base, done = cfg, False
+    base = cfg
+    cfg = read_overrides(cfg.run_dir, base)
+    done = step >= cfg.steps
     while not done:
         if step % cfg.log_every == 0:
             cfg = read_overrides(cfg.run_dir, base)

@@ -10,6 +10,13 @@ from pathlib import Path
 KEEP = 50
 
 
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # another visitor's sweep was faster
+        return 0.0
+
+
 class OutputFolder:
     """Hands out file names and keeps the newest `keep` files; the folder goes when the process ends normally."""
 
@@ -30,7 +37,7 @@ class OutputFolder:
 
     def sweep(self) -> None:
         """Delete all but the newest files; names end in random letters, so only times decide."""
-        files = sorted(self.path.glob("*.mp4"), key=lambda f: f.stat().st_mtime, reverse=True)
+        files = sorted(self.path.glob("*.mp4"), key=_modified, reverse=True)
         for old in files[self._keep - 1:]:
             old.unlink(missing_ok=True)
 

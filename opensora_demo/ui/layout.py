@@ -25,7 +25,7 @@ from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS
 
 TITLE = "Open-Sora Demo"
-MAX_AT_ONCE = 8  # runs that may wait for the device inside the page; more wait in Gradio's queue
+MAX_AT_ONCE = 20  # runs that may wait for the device inside the page; more wait in Gradio's queue
 # Folds the settings away on a narrow screen, where the stage and the prompt come first.
 FOLD_JS = "() => ({ __type__: 'update', open: window.innerWidth >= 768 })"
 

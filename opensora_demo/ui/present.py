@@ -54,7 +54,7 @@ def file_data(file: Path) -> dict[str, Any]:
 
 
 class RunView:
-    """Folds the events of one run into the value of the stage. `clock` answers seconds and never goes back."""
+    """Folds the events of one run into the value of the stage."""
 
     def __init__(self, run: int, request: GenerationRequest, spec: ModelSpec) -> None:
         scale = -(-MIN_FILE_PX // min(request.shape.height_px, request.shape.width_px))

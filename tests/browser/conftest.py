@@ -48,7 +48,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}/"
     try:
-        for _ in range(600):
+        for _ in range(1800):
             assert process.poll() is None, log.read_text()
             try:
                 with urllib.request.urlopen(url, timeout=5):
@@ -56,11 +56,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except OSError:
                 time.sleep(0.1)
         else:
-            pytest.fail("the app did not answer within a minute")
+            pytest.fail("the app did not answer within three minutes")
         yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in log.read_text()
 
 

@@ -104,7 +104,8 @@ def test_refusals_are_one_sentence(
 
 
 def test_out_must_be_an_mp4_in_a_folder_that_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for out in (tmp_path / "x.gif", tmp_path / "no" / "x.mp4"):
+    (tmp_path / "folder.mp4").mkdir()
+    for out in (tmp_path / "x.gif", tmp_path / "no" / "x.mp4", tmp_path / "folder.mp4"):
         assert main(["generate", "a ball", "--steps", "1", "--out", str(out)]) == 2
         assert "error: out: " in capsys.readouterr().err
 

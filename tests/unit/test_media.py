@@ -165,3 +165,22 @@ def test_refused_images(tmp_path: Path) -> None:
             read_reference(saved(Image.new("RGB", size), tmp_path / "s.png"), 64, 64)
     with pytest.raises(RequestError):
         read_reference(tmp_path / "missing.png", 64, 64)
+
+
+def test_any_damage_gives_the_same_sentence(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    data = bytearray(saved(Image.new("RGB", (40, 40), "red"), tmp_path / "a.jpg", exif=exif).read_bytes())
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        broken = data.copy()
+        for at in rng.integers(0, 120, 4):
+            broken[at] = rng.integers(256)
+        (tmp_path / "b.jpg").write_bytes(broken)
+        try:
+            read_reference(tmp_path / "b.jpg", 64, 64)
+        except RequestError:
+            refused += 1
+    assert refused > 50

@@ -81,6 +81,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     curve = losses(tmp_path)
     assert curve[3] < curve[0]
     assert load_ema(tmp_path, LineJob().model)["step"] == 60
+    train(LineJob, config(tmp_path, steps=60))  # a finished run is left alone
+    assert load_ema(tmp_path, LineJob().model)["step"] == 60
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def test_defaults_come_from_the_model() -> None:
         ("steps", [1]),
         ("steps", 10**400),
         ("steps", {"a": 1}),
+        ("guidance", 10**400),
         ("guidance", math.nan),
         ("guidance", -math.inf),
         ("guidance", -0.1),
@@ -96,7 +97,7 @@ def test_numbers_may_come_as_text(value: Any) -> None:
 def test_seeds() -> None:
     assert parse(seed=0).seed == 0
     assert parse(seed=2**32 - 1).seed == 2**32 - 1
-    assert len({parse(seed=s).seed for s in (None, -1, "", None, -1, "")}) > 1
+    assert len({parse(seed=s).seed for s in (None, -1, "", "-1", " ", -1.0)}) > 1
 
 
 def test_negative_zero_guidance_is_zero() -> None:
