@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -97,10 +99,11 @@ def train_reader(runs: Path, workers: int, seed: int) -> None:
     )
 
 
-def export(runs: Path) -> None:
+def export(runs: Path, command: str) -> None:
     """Averaged weights of every finished stage into assets/nano, with how they came about."""
     story = {
-        "command": "python -m opensora_demo.training nano",
+        "recipe": "opensora_demo/training/__main__.py; steps and seconds are of this part",
+        "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "data": "opensora_demo.training.worlds, rendered; no file from outside",
         "license": "Apache-2.0",
@@ -150,8 +153,8 @@ def score(prompts: int = 128) -> None:
         "guidance": rows,
     }
     (FOLDER / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
-    for name in NANO.weights.network:
-        add_metadata(FOLDER / name, {"scores": json.dumps(scores)})
+    for file in FOLDER.glob("*.safetensors"):
+        add_metadata(file, {"scores": json.dumps(scores)})
     print(format_table(rows))
 
 
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=28, help="size of the pool, 1024 clips each")
     parser.add_argument("--go-on", action="store_true", help="start the dit stage from the weights in assets")
     args = parser.parse_args()
+    command = shlex.join(["python", "-m", "opensora_demo.training", *sys.argv[1:]])
     stages = args.stages.split(",")
     if unknown := set(stages) - set(STAGES):
         parser.error(f"no stage called {', '.join(sorted(unknown))}")
@@ -193,7 +197,7 @@ def main() -> None:
             case "reader":
                 train_reader(args.runs, args.workers, args.seed)
             case "export":
-                export(args.runs)
+                export(args.runs, command)
             case "score":
                 score()
 
