@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
 
-def shift_time(t: float, ratio: float) -> float:
+from torch import Tensor
+
+T = TypeVar("T", float, Tensor)
+
+
+def shift_time(t: T, ratio: float) -> T:
     """t' = r t / (1 + (r - 1) t): more steps near the noise for r > 1 (Esser et al., 2024, eq. 23)."""
     return ratio * t / (1 + (ratio - 1) * t)
 

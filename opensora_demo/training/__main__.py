@@ -85,7 +85,7 @@ def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int, go
             start=start if go_on else None,
         ),
         LoopConfig(
-            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=4e-3, ema_decay=0.999, workers=workers, seed=seed
+            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=4e-3, ema_decay=0.998, workers=workers, seed=seed
         ),
     )
 

@@ -16,6 +16,7 @@ from opensora_demo.training.adherence import format_table, held_out_prompts, rea
 from opensora_demo.training.loop import LoopConfig, learning_rate, load_ema, train
 from opensora_demo.training.muon import Muon, orthogonalise
 from opensora_demo.training.reader import ATTRIBUTES, load_reader, read_clips
+from opensora_demo.training.train_dit import draw_times
 from opensora_demo.training.worlds import Scene, path, render
 
 
@@ -121,3 +122,11 @@ def test_scores_count_what_is_right() -> None:
 def test_evaluation_prompts_are_the_same_every_time() -> None:
     assert held_out_prompts(20, 8) == held_out_prompts(20, 8)
     assert len({p for _, p in held_out_prompts(64, 8)}) == 64
+
+
+def test_times_cover_the_noisy_end() -> None:
+    t = draw_times(20_000, torch.Generator().manual_seed(0), 0.3)
+    assert float(t.min()) > 0
+    assert float(t.max()) <= 1
+    assert 0.2 < float((t > 0.8).float().mean()) < 0.3
+    assert float((t > 0.95).float().mean()) > 0.03
