@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,15 @@ def encode_scenes(vae: VideoVAE, scenes: list[Scene], batch: int = 8) -> torch.T
     return torch.cat(out)
 
 
+def fingerprint(weights: Path) -> str:
+    """SHA-256 of a state dict's names and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(torch.load(weights, map_location="cpu", weights_only=True).items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    return digest.hexdigest()
+
+
 def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: int) -> int:
     """Write one shard, unless it is there. Each shard draws its scenes from its own seed."""
     file = folder / f"{index:04d}.npy"
@@ -50,9 +60,21 @@ def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: i
 
 
 def build_pool(cfg: VideoVaeConfig, weights: Path, folder: Path, *, shards: int, seed: int, workers: int = 2) -> None:
-    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` is a VideoVAE state dict."""
+    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` is a VideoVAE state dict;
+    `workers` 0 stays in this process.
+
+    Raises ValueError where the folder holds clips of another VAE or seed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    made_by, ours = folder / "made_by.json", {"vae": fingerprint(weights), "seed": seed}
+    if made_by.exists() and json.loads(made_by.read_text()) != ours:
+        raise ValueError(f"{folder} was encoded by another VAE or drawn from another seed; delete it first")
+    made_by.write_text(json.dumps(ours))
     work = partial(_shard, cfg, weights, folder, seed)
+    if workers == 0:  # in this process
+        for index in range(shards):
+            work(index)
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
         for index in executor.map(work, range(shards)):
             print(f"pool: shard {index + 1} of {shards}", flush=True)

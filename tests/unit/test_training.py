@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.catalog import NANO
+from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.training import pool
 from opensora_demo.training.adherence import format_table, held_out_prompts, reader_table, score
 from opensora_demo.training.loop import LoopConfig, learning_rate, load_ema, train
 from opensora_demo.training.muon import Muon, orthogonalise
@@ -71,7 +74,7 @@ def test_training_lowers_the_loss_and_the_average_is_good(tmp_path: Path) -> Non
     assert curve[-1] < 0.02 * curve[0]
     job = LineJob()
     load_ema(tmp_path, job.model)
-    assert float(job.loss(np.random.default_rng(0), torch.Generator().manual_seed(1), 0)[0]) < 0.05
+    assert float(job.loss(np.random.default_rng(0), torch.Generator().manual_seed(1), 0)[0].detach()) < 0.05
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -130,3 +133,21 @@ def test_times_cover_the_noisy_end() -> None:
     assert float(t.max()) <= 1
     assert 0.2 < float((t > 0.8).float().mean()) < 0.3
     assert float((t > 0.95).float().mean()) > 0.03
+
+
+def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SHARD", 2)
+    torch.manual_seed(0)
+    weights = tmp_path / "vae.pt"
+    torch.save(VideoVAE(NANO.codec).state_dict(), weights)
+    pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
+    latents, scenes = pool.load_pool(tmp_path / "pool")
+    assert latents.shape == (2, 16, 5, 8, 8)
+    assert latents.dtype == np.float16
+    assert len(scenes) == 2
+    pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)  # goes on
+    with pytest.raises(ValueError, match="another VAE or drawn from another seed"):
+        pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=2, workers=0)
+    torch.save(VideoVAE(NANO.codec).state_dict(), weights)
+    with pytest.raises(ValueError, match="another VAE"):
+        pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
