@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,16 @@ def test_assets_are_complete_and_small(spec: object) -> None:
         if name.endswith(".safetensors"):
             story = read_metadata(ASSETS / NANO.weights.folder / name)
             assert story["command"].startswith("python -m opensora_demo.training nano")
+
+
+def test_the_scores_of_nano_are_in_its_files_and_good() -> None:
+    for name in NANO.weights.all_files():
+        if not name.endswith(".safetensors"):
+            continue
+        scores = json.loads(read_metadata(ASSETS / NANO.weights.folder / name)["scores"])
+        assert scores["prompts"] >= 128
+        assert all(scores["reader"][a] >= 0.97 for a in ("shape", "colour", "motion", "background"))
+        free, guided = scores["guidance"]["1"], scores["guidance"]["4"]
+        for attribute, least in (("colour", 0.95), ("background", 0.95), ("motion", 0.75), ("shape", 0.70)):
+            assert guided[attribute] >= least
+        assert guided["all four"] > free["all four"] + 0.1
