@@ -63,9 +63,11 @@ def captioned(clip: Frames, text: str, width_px: int = 176) -> Frames:
     return np.stack([np.concatenate([np.asarray(bar), f]) for f in large])
 
 
-def save_gif(file: Path, frames: Frames, fps: int) -> None:
-    pictures = [Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames]
-    pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, optimize=True)
+def save_animation(file: Path, frames: Frames, fps: int) -> None:
+    pictures = [Image.fromarray(f) for f in frames]
+    pictures[0].save(
+        file, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, quality=82, method=4
+    )
     print(file.name, file.stat().st_size // 1000, "kB")
 
 
@@ -93,9 +95,9 @@ def picture_of_the_page(file: Path) -> None:
             page.locator("#prompt textarea").fill(PROMPTS[0])
             page.locator("#seed input").fill("7")
             page.locator("#generate").click()
-            page.wait_for_function(
-                "[...document.querySelectorAll('video')].some(v => v.currentTime > 0.8)", timeout=60_000
-            )
+            done = "document.querySelector('#stage .os-stage').dataset.phase === 'done'"
+            playing = "document.querySelector('#stage video.os-video').currentTime > 0.8"
+            page.wait_for_function(f"{done} && {playing}", timeout=60_000)
             page.screenshot(path=file)
             browser.close()
     finally:
@@ -108,8 +110,8 @@ if __name__ == "__main__":
     BUNDLE = build_bundle(NANO)
     clips = [captioned(generate(p, [4.0], 7)[0], p) for p in PROMPTS]
     rows = [np.concatenate(clips[i : i + 4], axis=2) for i in range(0, len(clips), 4)]
-    save_gif(DOCS / "clips.gif", np.concatenate(rows, axis=1), 8)
+    save_animation(DOCS / "clips.webp", np.concatenate(rows, axis=1), 8)
     scales = [0.0, 1.0, 2.0, 4.0]
     grid = compose_grid(generate(PROMPTS[4], scales, 3), [f"guidance {s:g}" for s in scales], min_px=128)
-    save_gif(DOCS / "guidance.gif", grid, 8)
+    save_animation(DOCS / "guidance.webp", grid, 8)
     picture_of_the_page(DOCS / "page.png")
