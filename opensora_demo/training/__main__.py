@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -170,12 +168,13 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=5400, help="steps of the dit stage, 64 clips each")
-    parser.add_argument("--cooldown", type=int, default=1700, help="how many of them lower the learning rate to zero")
+    parser.add_argument("--steps", type=int, default=4930, help="steps of the dit stage, 64 clips each")
+    parser.add_argument("--cooldown", type=int, default=1500, help="how many of them lower the learning rate to zero")
     parser.add_argument("--shards", type=int, default=28, help="size of the pool, 1024 clips each")
     parser.add_argument("--go-on", action="store_true", help="start the dit stage from the weights in assets")
     args = parser.parse_args()
-    command = shlex.join(["python", "-m", "opensora_demo.training", *sys.argv[1:]])
+    command = f"python -m opensora_demo.training {args.model} --steps {args.steps} --cooldown {args.cooldown}"
+    command += f" --seed {args.seed} --workers {args.workers}" + (" --go-on" if args.go_on else "")
     stages = args.stages.split(",")
     if unknown := set(stages) - set(STAGES):
         parser.error(f"no stage called {', '.join(sorted(unknown))}")
