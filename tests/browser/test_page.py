@@ -53,6 +53,16 @@ def box(page: Any, selector: str) -> dict[str, float]:
     return found
 
 
+def open_compare(page: Any, scales: str) -> None:
+    """Turn to the second tab; what is typed before its parts are there would be lost."""
+    page.get_by_role("tab", name="Compare guidance").click()
+    page.wait_for_selector("#grid .os-stage[data-show]")
+    field = page.locator("#scales textarea, #scales input")
+    field.fill(scales)
+    field.blur()
+    page.wait_for_timeout(300)  # Gradio hands a typed value to its store with the next frame or two
+
+
 def test_from_a_sentence_to_a_playing_clip(visit: Visit) -> None:
     page = visit()
     before = box(page, "#stage .os-frame")
@@ -169,8 +179,7 @@ def test_chips_the_die_and_the_examples_write_the_prompt(visit: Visit) -> None:
 def test_compare(visit: Visit) -> None:
     page = visit()
     page.fill("#prompt textarea", "a red ball")
-    page.get_by_role("tab", name="Compare guidance").click()
-    page.fill("#scales textarea, #scales input", "1, 6")
+    open_compare(page, "1, 6")
     page.click("#compare")
     page.wait_for_function(STEPPING, arg="grid", polling=20)
     wait(page, "done", "grid")
@@ -185,8 +194,7 @@ def occupy(page: Any) -> None:
     page.wait_for_function(STEPPING, arg="stage", polling=20)
     page.click("#stop")
     wait(page, "stopped")
-    page.get_by_role("tab", name="Compare guidance").click()
-    page.fill("#scales textarea, #scales input", "2, 3, 4, 5, 6, 7")
+    open_compare(page, "2, 3, 4, 5, 6, 7")
     page.click("#compare")
     page.wait_for_function(STEPPING, arg="grid", polling=20)
 
