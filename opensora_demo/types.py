@@ -12,7 +12,7 @@ import secrets
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,10 @@ class Range:
     step: float = 1
 
 
+Rule = Literal["plain", "oscillating"]
+"""plain: the same scale at every step; oscillating: full for ten steps, then at every other one (1.3 and 2.0)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one model accepts. The page's controls, the API's checks and `parse_request` all read this."""
@@ -53,7 +57,12 @@ class Limits:
     default_frames: int
     sizes_px: tuple[tuple[int, int], ...]  # (height, width), the first is the default
     prompt_chars: int = 500
-    reference: bool = True
+    reference: bool = True  # a first frame may be given
+    last_frame: bool = False  # a last frame may be given, alone or with the first (both the same: a loop)
+    edit: bool = False  # given frames may be kept in part
+    rules: tuple[Rule, ...] = ("plain",)  # the first is the default
+    image_guidance: Range | None = None
+    motion_score: Range | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,12 @@ class GenerationRequest:
     steps: int
     guidance: tuple[float, ...]
     seed: int
-    reference: Frames | None = None  # (1, h, w, 3), already at the model's size
+    reference: Frames | None = None  # first frame (1, h, w, 3), already at the model's size
+    last_frame: Frames | None = None  # likewise
+    edit: float = 0.0  # 0 keeps given frames exactly, 0.4 lets them be redrawn over the last 40 % of the way
+    rule: Rule = "plain"
+    image_guidance: float = 1.0  # how strongly given frames pull; only where the model has such a branch
+    motion_score: float | None = None  # words at the end of the prompt; None leaves them out
 
     def settings(self) -> dict[str, Any]:
         """The request in the words of the API, as it is written into files and shown under a clip."""
@@ -82,6 +96,11 @@ class GenerationRequest:
             "guidance": self.guidance[0] if len(self.guidance) == 1 else list(self.guidance),
             "seed": self.seed,
             "reference": self.reference is not None,
+            **({"last_frame": True} if self.last_frame is not None else {}),
+            **({"edit": self.edit} if self.edit else {}),
+            **({"rule": self.rule} if self.rule != "plain" else {}),
+            **({"image_guidance": self.image_guidance} if self.image_guidance != 1 else {}),
+            **({"motion_score": self.motion_score} if self.motion_score is not None else {}),
         }
 
 
@@ -202,6 +221,10 @@ class _Raw(BaseModel):
     steps: Any = None
     guidance: Any = None
     seed: Any = None
+    rule: Any = None
+    image_guidance: Any = None
+    motion_score: Any = None
+    edit: Any = None
 
     @field_validator("prompt", "negative", mode="before")
     @classmethod
@@ -261,6 +284,39 @@ class _Raw(BaseModel):
             raise ValueError("must not name a value twice")
         return numbers
 
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _rule(cls, value: Any, info: ValidationInfo) -> str:
+        limits: Limits = info.context  # type: ignore[assignment]
+        if value is None or value == "":
+            return limits.rules[0]
+        if value not in limits.rules:
+            raise ValueError(f"must be one of {', '.join(limits.rules)}, not {str(value)[:20]!r}")
+        return str(value)
+
+    @field_validator("image_guidance", "motion_score", mode="before")
+    @classmethod
+    def _optional(cls, value: Any, info: ValidationInfo) -> float | None:
+        limits: Limits = info.context  # type: ignore[assignment]
+        span: Range | None = getattr(limits, str(info.field_name))
+        if span is None:
+            if value not in (None, ""):
+                raise ValueError("is not a setting of this model")
+            return None
+        number = span.default if value in (None, "") else _number(value, "a number")
+        _within(number, span)
+        return number
+
+    @field_validator("edit", mode="before")
+    @classmethod
+    def _edit(cls, value: Any, info: ValidationInfo) -> float:
+        limits: Limits = info.context  # type: ignore[assignment]
+        number = 0.0 if value in (None, "") else _number(value, "a number")
+        if number and not limits.edit:
+            raise ValueError("is not a setting of this model: it keeps given frames exactly")
+        _within(number, Range(low=0, high=1, default=0))
+        return number
+
     @field_validator("seed", mode="before")
     @classmethod
     def _seed(cls, value: Any, info: ValidationInfo) -> int:
@@ -301,16 +357,22 @@ def parse_guidance_list(text: str) -> list[float]:
 
 
 def parse_request(
-    raw: Mapping[str, Any], *, model_id: str, limits: Limits, reference: Frames | None = None
+    raw: Mapping[str, Any],
+    *,
+    model_id: str,
+    limits: Limits,
+    reference: Frames | None = None,
+    last_frame: Frames | None = None,
 ) -> GenerationRequest:
-    """Check `raw` (prompt, negative, fps, frames, steps, guidance, seed) against `limits`.
+    """Check `raw` (prompt, negative, fps, frames, steps, guidance, seed, rule, image_guidance, motion_score, edit)
+    against `limits`.
 
     A missing or null number takes the model's default, a missing or null seed a random one.
     Raises RequestError naming the first wrong field and what it must be.
     """
     try:
         parsed = _Raw.model_validate(
-            dict({"fps": None, "frames": None, "steps": None, "guidance": None, "seed": None}, **raw), context=limits
+            dict.fromkeys(set(_Raw.model_fields) - {"prompt", "negative"}) | dict(raw), context=limits
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -322,6 +384,8 @@ def parse_request(
         raise RequestError(field, str(first["msg"]).removeprefix("Value error, ")) from None
     if reference is not None and not limits.reference:
         raise RequestError("reference", "this model takes no reference image")
+    if last_frame is not None and not limits.last_frame:
+        raise RequestError("last_frame", "this model takes no last frame")
     height_px, width_px = limits.sizes_px[0]
     return GenerationRequest(
         model_id=model_id,
@@ -333,4 +397,9 @@ def parse_request(
         guidance=parsed.guidance,
         seed=parsed.seed,
         reference=reference,
+        last_frame=last_frame,
+        edit=parsed.edit,
+        rule=parsed.rule,
+        image_guidance=1.0 if parsed.image_guidance is None else parsed.image_guidance,
+        motion_score=parsed.motion_score,
     )

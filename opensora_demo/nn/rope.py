@@ -37,3 +37,25 @@ def rotate_pairs(x: Tensor, table: RotaryTable) -> Tensor:
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-odd, even], -1).flatten(-2)
     return (x.float() * table.cos + turned * table.sin).to(x.dtype)
+
+
+def axial_table(positions: Tensor, axes: tuple[int, ...], theta: float = THETA, *, halves: bool = False) -> RotaryTable:
+    """Table over several axes: positions (..., n, k), of which axis i turns axes[i] of the head's channels.
+
+    A frequency's value stands twice: side by side for `rotate_pairs`, half the width apart for `rotate_halves`.
+    Source: Open-Sora v2.0 opensora/models/mmdit/math.py (rope, liger_rope).
+    """
+    angles = []
+    for i, width in enumerate(axes):
+        freqs = theta ** -(torch.arange(0, width, 2, device=positions.device, dtype=torch.float64) / width)
+        angles.append(positions[..., i, None].double() * freqs)
+    angle = torch.cat(angles, dim=-1)  # (..., n, d / 2)
+    angle = torch.cat([angle, angle], dim=-1) if halves else angle.repeat_interleave(2, dim=-1)
+    return RotaryTable(angle.cos().float(), angle.sin().float())
+
+
+def rotate_halves(x: Tensor, table: RotaryTable) -> Tensor:
+    """Rotate channel i of (..., n, d) together with channel i + d / 2."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x.float() * table.cos + turned * table.sin).to(x.dtype)

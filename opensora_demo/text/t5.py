@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class T5Config:
-    """Numbers of the encoder; the defaults are T5 v1.1 XXL, which every published Open-Sora uses."""
+    """Numbers of the encoder; the defaults are T5 v1.1 XXL, which every published Open-Sora uses.
+
+    `attend_padding` fills every prompt to `max_tokens` and masks nothing, as Open-Sora 2.0 was trained; otherwise
+    padding is masked and only a prompt's own tokens count.
+    """
 
     vocabulary: int = 32128
     width: int = 4096
@@ -21,6 +25,7 @@ class T5Config:
     hidden: int = 10240
     max_tokens: int = 300
     dropout: float = 0.1
+    attend_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,12 @@ class T5TextEncoder(nn.Module):
             cut.append(max(len(ids) - room, 0))
             rows.append([*ids[:room], self.tokenizer.eos_token_id])
         lengths = torch.tensor([len(r) for r in rows])
-        ids = torch.full((len(rows), int(lengths.max())), int(self.tokenizer.pad_token_id))
+        width = self.cfg.max_tokens if self.cfg.attend_padding else int(lengths.max())
+        ids = torch.full((len(rows), width), int(self.tokenizer.pad_token_id))
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
+        if self.cfg.attend_padding:
+            lengths = torch.full_like(lengths, width)
         return ids, lengths, tuple(unknown), tuple(cut)
 
     def encode_ids(self, ids: Tensor, lengths: Tensor) -> Tensor:

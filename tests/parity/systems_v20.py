@@ -1,0 +1,236 @@
+"""Open-Sora 2.0: MMDiT, its schedule, given frames, denoising, and the whole call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.families.mmdit import MMDiTConditioning, MMDiTFamily
+from opensora_demo.models.mmdit import MMDiT, MMDiTConfig, pack, token_ids, unpack
+from opensora_demo.sampling.config import RectifiedFlowConfig
+from opensora_demo.sampling.given_frames import given_frames
+from opensora_demo.sampling.guidance import TextImage, Unguided, oscillate
+from opensora_demo.sampling.schedule import flow_times, shift_time, shift_v20
+
+from .reference import Case
+from .systems_codecs import dc_ae, hunyuan
+
+
+def mmdit(model: dict[str, Any]) -> MMDiT:
+    return MMDiT(
+        MMDiTConfig(
+            in_channels=model["in_channels"],
+            patch=model["patch_size"],
+            width=model["hidden_size"],
+            heads=model["num_heads"],
+            mlp_ratio=model["mlp_ratio"],
+            depth=model["depth"],
+            depth_single=model["depth_single_blocks"],
+            axes=tuple(model["axes_dim"]),
+            theta=model["theta"],
+            text_channels=model["context_in_dim"],
+            pooled_channels=model["vec_in_dim"],
+            qkv_bias=model["qkv_bias"],
+            guidance_embed=model["guidance_embed"],
+            cond_embed=model["cond_embed"],
+            fused_qkv=model["fused_qkv"],
+            rotate_halves=model["use_liger_rope"],
+        )
+    )
+
+
+def run_mmdit(case: Case) -> dict[str, Tensor]:
+    network = mmdit(case.config["model"])
+    case.fill(network)
+    x = case.inputs
+    ids = torch.cat([x["txt_ids"], x["img_ids"]], dim=1)[:, None]  # (b, 1, n, 3)
+    out = network.forward_tokens(
+        x["img"], x["timesteps"], x["txt"], x["y_vec"], network.rope_of(ids), cond=x.get("cond"), guidance=x.get("guidance")
+    )
+    return {"forward": out}
+
+
+def times_of(steps: int, tokens: int, frames: int, shift: bool = True, shift_alpha: float | None = None) -> Any:
+    ratio = shift_v20(tokens, frames) if shift_alpha is None else shift_alpha
+    return flow_times(steps, ratio if shift else 1.0)
+
+
+def run_schedule(case: Case) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for i, g in enumerate(case.config["grid"]):
+        out[f"{i:02d}"] = torch.tensor(
+            times_of(g["num_steps"], g["image_seq_len"], g["num_frames"], g["shift"], g["shift_alpha"])
+        )
+    z = case.inputs["z"]
+    out["noise_pack"] = pack(z, 2)
+    out["noise_unpack"] = unpack(out["noise_pack"], 2, (z.shape[2], z.shape[3], z.shape[4]))
+    out["time_shift"] = shift_time(case.inputs["t"], 2.5)
+    for name, expected in case.expected.items():
+        if name.startswith("osci_gs_"):
+            scale = float(name.removeprefix("osci_gs_"))
+            out[name] = torch.tensor([oscillate(scale, i) for i in range(len(expected))])
+    from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
+
+    with torch.device("meta"):
+        codec = HunyuanVAE(HunyuanConfig())
+    out["get_noise_shape"] = torch.tensor([2, codec.latent_channels, *codec.latent_size(9, 64, 96)])
+    return out
+
+
+def run_cond(case: Case) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    z = case.inputs["z"]
+    for i, c in enumerate(case.config["cases"]):
+        pairs = [
+            given_frames(c["cond"], [case.inputs[r] for r in refs or []], tuple(z.shape[1:]), causal=c["causal"])
+            for refs in c["refs"]
+        ]
+        out[f"{i:02d}_masks"] = torch.stack([mask for mask, _ in pairs])
+        out[f"{i:02d}_masked_ref"] = torch.stack([latent for _, latent in pairs])
+    return out
+
+
+def conditioning(
+    txt: Tensor, y_vec: Tensor, mask: Tensor, latent: Tensor, opt: dict[str, Any], kind: str, steps: int
+) -> MMDiTConditioning:
+    """The rows [prompt, negative, negative] of one clip; kind "distill" has the prompt only."""
+    guidance: Unguided | TextImage
+    if kind == "distill":
+        guidance = Unguided((opt["guidance"],))
+    else:
+        assert opt["text_osci"] == opt["image_osci"], "one switch for both scales"
+        guidance = TextImage(
+            scales=(opt["guidance"],),
+            image_scale=opt["guidance_img"],
+            steps=steps,
+            given=True,  # the recorded null prompts differ from each other, so all three branches count
+            oscillating=opt["text_osci"],
+            latent_frames=mask.shape[1] if opt["scale_temporal_osci"] and "i2v" in kind else None,
+        )
+    return MMDiTConditioning(
+        guidance=guidance, text=txt, pooled=y_vec, mask=mask, latent=latent, scales=(opt["guidance"],)
+    )
+
+
+def run_denoise(case: Case) -> dict[str, Tensor]:
+    config, x = case.config, case.inputs
+    network = mmdit(config["model"])
+    case.fill(network)
+    assert config["patch_size"] == network.cfg.patch
+    schedule = config["schedule"]
+    times = times_of(
+        schedule["num_steps"],
+        schedule["image_seq_len"],
+        schedule["num_frames"],
+        schedule.get("shift", True),
+        schedule.get("shift_alpha"),
+    )
+    distill = config["method"] == "distill"
+    n, size = x["z"].shape[0], tuple(x["z"].shape[1:])
+    kind = "distill" if distill else config["cond_type"]
+    branches = 1 if distill else 3
+    family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"))  # type: ignore[arg-type]
+    out: dict[str, list[Tensor]] = {}
+    for row in range(n):
+        mask, latent = torch.zeros(1, *size[1:]), torch.zeros(size)
+        if not distill:
+            references = [x[f"ref_{row}_{i}"] for i in range(config["n_refs"][row])]
+            mask, latent = given_frames(kind, references, size, causal=config["is_causal_vae"])  # type: ignore[arg-type]
+        rows = [row] if distill else [row, n + row, 2 * n + row]
+        condition = conditioning(x["txt"][rows], x["y_vec"][rows], mask, latent, config, kind, schedule["num_steps"])
+        z = x["z"][row : row + 1]
+        steps = list(family.denoise(z, condition, times))
+        before = [z, *(step.x for step in steps)]
+        found: dict[str, Tensor] = {
+            "masks": mask[None],
+            "masked_ref": latent[None],
+            "denoised": steps[-1].x,
+            "denoised_packed": pack(steps[-1].x, network.cfg.patch),
+        }
+        if not distill:
+            found["cond"] = pack(condition.cond([0, 1, 2]), network.cfg.patch)
+        found["img_packed"] = pack(z, network.cfg.patch).expand(branches, -1, -1)
+        grid = (size[1], size[2] // network.cfg.patch, size[3] // network.cfg.patch)
+        found["img_ids"] = token_ids(grid, 0).float().expand(branches, -1, -1)
+        for i, latent_before in enumerate(before[:-1]):
+            found[f"call_{i:02d}_img"] = pack(latent_before, network.cfg.patch)
+            found[f"call_{i:02d}_t"] = torch.tensor([times[i]])
+            if f"call_{i:02d}_pred" in case.expected:
+                wanted = torch.ones(1, branches, dtype=torch.bool)
+                predictions = family.predictions(latent_before, times[i], condition, wanted)
+                found[f"call_{i:02d}_pred"] = torch.cat([pack(p, network.cfg.patch) for p in predictions if p is not None])
+        for key, value in found.items():
+            out.setdefault(key, []).append(value)
+    # rows of a batch are ordered branch by branch: [prompt 0, prompt 1, ..., null 0, null 1, ...]
+    joined = {key: torch.stack(parts, dim=1).flatten(0, 1) for key, parts in out.items()}
+    return joined | {"timesteps": torch.tensor(times)}
+
+
+def run_api(case: Case) -> dict[str, Tensor]:
+    config, x = case.config, case.inputs
+    opt = config["opt"]
+    network = mmdit(config["mmdit"])
+    case.fill(network, "mmdit")
+    codec: Any = hunyuan(config["hunyuan"]) if "hunyuan" in config else dc_ae(config["dcae"])
+    case.fill(codec, "vae")
+    assert config["n"] == 1 and opt["method"] in ("i2v", "distill")
+    height, width = (-(-opt[side] // 16) * 16 for side in ("height", "width"))
+    kind = config["cond_type"] if opt["method"] == "i2v" else "distill"
+    draws = case.draws()
+    noise = draws.pop(0)
+    causal = opt["is_causal_vae"]
+
+    references = []
+    for i in range(sum(name.startswith("ref") for name in x)):
+        video = x[f"ref{i}"][None]
+        if hasattr(codec, "encode_moments"):
+            mean, log_variance = codec.encode_moments(video)
+            z = mean + torch.exp(0.5 * log_variance) * draws.pop(0) if draws else mean
+            references.append(codec.scale_latents(z)[0])
+        else:
+            references.append(codec.encode(video)[0])
+    assert not draws, "every draw must have been used"
+
+    size = tuple(noise.shape[1:])
+    mask, latent = given_frames("t2v" if kind == "distill" else kind, references, size, causal=causal)  # type: ignore[arg-type]
+    rows = [0] if kind == "distill" else [0, 1, 2]
+    condition = conditioning(x["txt"][rows], x["y_vec"][rows], mask, latent, opt, kind, opt["num_steps"])
+    if opt.get("flow_shift") is not None or opt.get("shift") is False:
+        tokens = size[2] * size[3] // network.cfg.patch**2
+        times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
+        *_, last = MMDiTFamily(None, None, network, RectifiedFlowConfig(), causal=causal).denoise(noise, condition, times)  # type: ignore[arg-type]
+        result = torch.where(mask.bool(), latent, last.x) if "i2v" in kind else last.x
+    else:
+        family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
+        request: Any = SimpleNamespace(steps=opt["num_steps"])
+        *_, last = family.steps(noise, condition, request, lambda: noise)
+        result = last.x
+    frames = opt["num_frames"]
+    if hasattr(codec.cfg, "time_factor") and not causal:
+        frames = size[1] * codec.cfg.time_factor
+    video = codec.decode(result, frames)[:, :, : opt["num_frames"]]
+    if not causal:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)
+        cut = config["compression"][0] - 1
+        video = video[:, :, cut if kind in ("i2v_head", "i2v_loop") else 0 :]
+        if kind in ("i2v_tail", "i2v_loop"):
+            video = video[:, :, : video.shape[2] - cut]
+    return {"video": video, "opt_hw": torch.tensor([height, width])}
+
+
+SYSTEMS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
+    "mmdit": run_mmdit,
+    "schedule": run_schedule,
+    "cond": run_cond,
+    "denoise": run_denoise,
+    "v20_api": run_api,
+}
+FLUX = MMDiTConfig(guidance_embed=True, cond_embed=False, fused_qkv=True, rotate_halves=False)
+MANIFESTS: dict[str, Callable[[], nn.Module]] = {
+    "v20_mmdit_11b": lambda: MMDiT(MMDiTConfig()),
+    "v20_mmdit_11b_dcae": lambda: MMDiT(MMDiTConfig(in_channels=128, patch=1)),
+    "v20_flux1_dev": lambda: MMDiT(FLUX),
+}

@@ -1,0 +1,24 @@
+"""Names and shapes of every published checkpoint, built on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from . import systems_codecs, systems_v10, systems_v12, systems_v13, systems_v20
+from .reference import FOLDER, manifest
+
+BUILDERS = {
+    name: build
+    for module in (systems_codecs, systems_v10, systems_v12, systems_v13, systems_v20)
+    for name, build in module.MANIFESTS.items()
+}
+NAMES = sorted(f.stem for f in (FOLDER / "manifests").glob("*.json") if f.stem != "meta")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_shapes(name: str) -> None:
+    assert name in BUILDERS, f"no model for the manifest {name}"
+    with torch.device("meta"):
+        ours = {key: list(value.shape) for key, value in BUILDERS[name]().state_dict().items()}
+    assert ours == manifest(name)
