@@ -26,6 +26,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="open a public address through Gradio's tunnel")
+    parser.add_argument("--debug-models", action="store_true", help="offer tiny random models of every family too")
     return parser.parse_args(argv)
 
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     fit_threads()
     bundles = Bundles()
     handlers = Handlers(bundles)
-    page = build_page(handlers).queue(max_size=20, default_concurrency_limit=20)
+    page = build_page(handlers, debug_models=arguments.debug_models).queue(max_size=20, default_concurrency_limit=20)
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:
         page.launch(

@@ -23,7 +23,7 @@ from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.media import compose_grid, read_reference, write_mp4
 from opensora_demo.pipeline import generate
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
-from opensora_demo.weights import ASSETS, missing_files
+from opensora_demo.weights import ASSETS, why_not
 
 
 def _say(text: str, *, same_line: bool = False) -> None:
@@ -47,10 +47,16 @@ def _request(args: argparse.Namespace, spec: ModelSpec) -> GenerationRequest:
         "steps": args.steps,
         "guidance": args.guidance,
         "seed": args.seed,
+        "edit": args.edit,
+        "rule": args.rule,
+        "image_guidance": args.image_guidance,
+        "motion_score": args.motion_score,
     }
-    height_px, width_px = spec.limits.sizes_px[0]
-    reference = None if args.reference is None else read_reference(Path(args.reference), height_px, width_px)
-    return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=reference)
+    first, last = (
+        None if file is None else read_reference(Path(file), *spec.limits.sizes_px[0])
+        for file in (args.reference, args.last_frame)
+    )
+    return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
 
 def _out_file(path: str) -> Path:
@@ -126,16 +132,19 @@ def command_compare(args: argparse.Namespace) -> None:
 def command_models(args: argparse.Namespace) -> None:
     rows = []
     for spec in MODELS.values():
-        missing = missing_files(spec.weights.folder, spec.weights.all_files())
+        if spec.hidden and not args.all:
+            continue
+        why = why_not(spec)
         rows.append(
             {
                 "id": spec.id,
                 "title": spec.title,
-                "runs_here": not missing,
-                "why_not": f"missing: {', '.join(missing)}" if missing else "",
+                "text": spec.text_mode,
+                "runs_here": not why,
+                "why_not": why,
             }
         )
-        _say(f"{spec.id:12} {spec.title}  {'ready' if not missing else 'weights missing'}")
+        _say(f"{spec.id:22} {'ready          ' if not why else 'weights missing'}  {spec.title}")
     print(json.dumps(rows, ensure_ascii=False))
 
 
@@ -251,6 +260,11 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--seed", help="0 to 4294967295; random if left out")
         p.add_argument("--negative", default="", help="what to steer away from")
         p.add_argument("--reference", metavar="IMAGE", help="PNG, JPEG or WebP that becomes the first frame")
+        p.add_argument("--last-frame", metavar="IMAGE", help="the same for the last frame, where the model can")
+        p.add_argument("--edit", help="0 keeps given frames exactly, up to 1 lets them be redrawn")
+        p.add_argument("--rule", help="guidance rule: plain, oscillating")
+        p.add_argument("--image-guidance", metavar="W", help="how hard given frames pull")
+        p.add_argument("--motion-score", metavar="M", help="told to the model: more is livelier")
 
     p = commands.add_parser("generate", help="one clip")
     run_options(p)
@@ -275,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     p.set_defaults(run=command_adherence)
 
     p = commands.add_parser("models", help="what can be run")
+    p.add_argument("--all", action="store_true", help="the tiny random models for debugging too")
     p.set_defaults(run=command_models)
     p = commands.add_parser("doctor", help="what is installed and what works here")
     p.set_defaults(run=command_doctor)

@@ -6,7 +6,7 @@ Cancelling is the consumer closing the generator (between two steps or two decod
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from threading import Event as Flag
@@ -17,10 +17,8 @@ from torch import Tensor
 
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled, DeviceError, NumericsError
+from opensora_demo.families.base import Given
 from opensora_demo.preview import latent_to_rgb
-from opensora_demo.sampling.guidance import ClassifierFree
-from opensora_demo.sampling.rectified_flow import sample
-from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.types import (
     Clip,
     Decoding,
@@ -34,17 +32,23 @@ from opensora_demo.types import (
 )
 
 
-def initial_noise(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
-    """(1, c, t', h', w') of the request's seed, drawn on the CPU: the same on every device."""
+def noise_of(bundle: ModelBundle, request: GenerationRequest) -> Callable[[], Tensor]:
+    """Draws (1, c, t', h', w') of the request's seed, one after another: first the noise a run starts from, then what
+    its sampler adds. Drawn on the CPU, so that they are the same on every device."""
     shape = request.shape
     size = bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px)
     generator = torch.Generator().manual_seed(request.seed)
-    return torch.randn((1, bundle.codec.latent_channels, *size), generator=generator)
+    return lambda: torch.randn((1, bundle.codec.latent_channels, *size), generator=generator).to(bundle.device)
 
 
 def to_video(frames: Frames) -> Tensor:
     """(t, h, w, 3) uint8 -> (1, 3, t, h, w) in [-1, 1]."""
     return torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def _encode(bundle: ModelBundle, picture: Frames | None) -> Tensor | None:
+    """A given frame (1, h, w, 3) as a latent (c, 1, h', w'): the posterior's mean, so that a run stays reproducible."""
+    return None if picture is None else bundle.codec.encode(to_video(picture).to(bundle.device))[0]
 
 
 def to_frames(video: Tensor) -> Frames:
@@ -84,38 +88,23 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
 
     clock = time.perf_counter()
-    condition = bundle.family.condition(request)
-    given: Tensor | None = None
-    x_mask: Tensor | None = None
-    noise = initial_noise(bundle, request).to(bundle.device)
-    if request.reference is not None:
-        given = bundle.codec.encode(to_video(request.reference).to(bundle.device))[0]  # (c, 1, h', w')
-        x_mask = torch.ones(noise.shape[2], dtype=torch.bool, device=bundle.device)
-        x_mask[0] = False
+    draw = noise_of(bundle, request)
+    noise = draw()
+    with _memory_errors():
+        given = Given(first=_encode(bundle, request.reference), last=_encode(bundle, request.last_frame))
+        condition = bundle.family.condition(request, given, (noise.shape[2], noise.shape[3], noise.shape[4]))
     seconds["text"] = time.perf_counter() - clock
     yield Encoded(unknown=condition.unknown, cut_tokens=condition.cut_tokens, seconds=seconds["text"])
     check()
 
-    guidance = ClassifierFree(request.guidance)
-
-    def velocity(x: Tensor, t: float, index: int) -> Tensor:
-        with _memory_errors():
-            return bundle.family.velocity(
-                x,
-                t,
-                condition,
-                guidance.weights(index),
-                height_px=shape.height_px,
-                width_px=shape.width_px,
-                x_mask=x_mask,
-                shared=index == 0 and rows > 1,
-            )
-
     x = noise.expand(rows, -1, -1, -1, -1)
-    times = flow_times(request.steps, bundle.spec.sampler.shift)
     clock = time.perf_counter()
-    with closing(sample(velocity, x, times, given=given, x_mask=x_mask)) as steps:  # type: ignore[type-var]
-        for step in steps:
+    with closing(bundle.family.steps(x, condition, request, draw)) as steps:  # type: ignore[type-var]
+        while True:
+            with _memory_errors():
+                step = next(steps, None)
+            if step is None:
+                break
             x = step.x
             seconds["denoise"] += time.perf_counter() - clock
             yield StepPreview(
@@ -123,7 +112,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
                 total=step.total,
                 t=step.t,
                 previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
-                guidance=request.guidance,
+                guidance=condition.guidance.effective(step.index),
                 seconds=seconds["denoise"],
             )
             check()

@@ -16,6 +16,13 @@ def latent_to_rgb(latent: Tensor, matrix: Tensor) -> Frames:
     return ((rgb.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).numpy()
 
 
+def first_channels(channels: int) -> Tensor:
+    """The matrix of a model that has none fitted: its first three channels as red, green and blue."""
+    matrix = torch.zeros(channels + 1, 3)
+    matrix[:3] = 0.5 * torch.eye(3)
+    return matrix
+
+
 def fit_matrix(latents: Tensor, video: Tensor) -> Tensor:
     """Least squares (c + 1, 3) from latents (b, c, t', h', w') to video (b, 3, t, h, w) shrunk to their size.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles
 from opensora_demo.errors import WeightsError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -33,9 +35,28 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
     return state
 
 
-def missing_files(folder: str, names: tuple[str, ...]) -> list[str]:
-    """Which of a model's files are not under `assets/folder`."""
-    return [name for name in names if not (ASSETS / folder / name).is_file()]
+def folder_of(files: WeightFiles) -> Path:
+    """Embedded models live in `assets`; published ones under `weights` of the working folder, or OPENSORA_WEIGHTS."""
+    if files.embedded:
+        return ASSETS / files.folder
+    return Path(os.environ.get("OPENSORA_WEIGHTS", "weights")) / files.folder
+
+
+def missing_files(spec: ModelSpec) -> list[str]:
+    """Which of a model's files are not there."""
+    if isinstance(spec.weights, RandomWeights):
+        return []
+    folder = folder_of(spec.weights)
+    return [name for name in spec.weights.all_files() if not (folder / name).is_file()]
+
+
+def why_not(spec: ModelSpec) -> str:
+    """Why a model cannot be loaded, in a sentence; empty when it can."""
+    missing = missing_files(spec)
+    if not missing or isinstance(spec.weights, RandomWeights):
+        return ""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"{spec.id} needs {', '.join(missing[:3])}{more} in {folder_of(spec.weights)}"
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -65,4 +86,17 @@ def load_module(build: Callable[[], M], files: list[Path], what: str, dtype: tor
     state = read_state(files)
     check_fit(what, module.state_dict(), state)
     module.load_state_dict({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def random_module(build: Callable[[], M], seed: int) -> M:
+    """Built with values that depend on `seed` only: zero biases, normal matrices that keep activations near one."""
+    module = build()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.state_dict(keep_vars=True).items():
+            if name.endswith("bias"):
+                value.zero_()
+            elif value.ndim > 1 and (isinstance(value, nn.Parameter) or name.endswith("y_embedding")):
+                value.normal_(std=value[0].numel() ** -0.5, generator=generator)
     return module.eval().requires_grad_(False)

@@ -7,6 +7,7 @@ Parameter names follow the published checkpoint. Source: Open-Sora v1.2.0 openso
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d, sinusoid
+from opensora_demo.nn.final import FinalLayer
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -83,26 +85,6 @@ class Block(nn.Module):
         return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 
 
-class FinalLayer(nn.Module):
-    def __init__(self, cfg: STDiT3Config) -> None:
-        super().__init__()
-        pt, ph, pw = cfg.patch
-        self.norm_final = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
-        self.linear = nn.Linear(cfg.width, pt * ph * pw * cfg.out_channels)
-        self.scale_shift_table = nn.Parameter(torch.randn(2, cfg.width) / cfg.width**0.5)
-
-    def forward(self, x: Tensor, time: Tensor, still: Tensor, x_mask: Tensor | None) -> Tensor:
-        x = self._modulate(x, time)  # with the raw time embedding, not the output of t_block
-        if x_mask is not None:
-            # The reference norms and modulates given frames a second time, on top of the first: kept, for equality.
-            x = torch.where(x_mask[:, :, None, None], x, self._modulate(x, still))
-        return self.linear(x)
-
-    def _modulate(self, x: Tensor, time: Tensor) -> Tensor:
-        shift, scale = (self.scale_shift_table + time[:, None]).unbind(1)  # (b, d)
-        return modulate(self.norm_final(x), shift[:, None, None], scale[:, None, None])
-
-
 class STDiT3(nn.Module):
     """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS."""
 
@@ -121,7 +103,7 @@ class STDiT3(nn.Module):
             self.frame_embedder = nn.Linear(cfg.width, cfg.width, bias=False)
         self.spatial_blocks = nn.ModuleList(Block(cfg, temporal=False) for _ in range(cfg.depth))
         self.temporal_blocks = nn.ModuleList(Block(cfg, temporal=True) for _ in range(cfg.depth))
-        self.final_layer = FinalLayer(cfg)
+        self.final_layer = FinalLayer(cfg.width, math.prod(cfg.patch) * cfg.out_channels)
 
     def initialise(self) -> None:
         """Weights to start training from: xavier for linear layers, 0.02 normal for embedders, zeros at the ends."""

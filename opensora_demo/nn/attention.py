@@ -36,12 +36,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 class SelfAttention(nn.Module):
     """Multi-head attention over the tokens of x (b, n, d), with QK norm and, if a table is given, rotary positions.
 
-    Normalises q and k first and rotates them afterwards (Open-Sora v1.2.0 opensora/models/layers/blocks.py:176).
+    Normalises q and k first and rotates them afterwards (Open-Sora v1.2.0 opensora/models/layers/blocks.py:176);
+    `rotate_first` is the order of 1.1.
     """
 
-    def __init__(self, width: int, heads: int, *, qk_norm: bool = True) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = True, rotate_first: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.rotate_first = rotate_first
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = RMSNorm(width // heads) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(width // heads) if qk_norm else nn.Identity()
@@ -49,8 +51,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: RotaryTable | None = None) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        if rope is not None and self.rotate_first:
+            q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
         q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
+        if rope is not None and not self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
         return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
 

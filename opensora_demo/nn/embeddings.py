@@ -71,3 +71,25 @@ def sincos_position_2d(width: int, h: int, w: int, scale: float, base_size: int,
 
     rows, columns = code(h)[:, None].expand(h, w, half), code(w)[None].expand(h, w, half)
     return torch.cat([columns, rows], dim=-1).flatten(0, 1)
+
+
+def sincos_code(positions: Tensor, width: int) -> Tensor:
+    """(n) -> (n, width) in float64: sines, then cosines, at frequencies 10000^(-i / (width / 2)). Source: DiT."""
+    freqs = 10000.0 ** -(torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angle = torch.outer(positions.double(), freqs)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def fixed_positions(width: int, h: int, w: int, scale: float = 1.0, base_size: int | None = None) -> Tensor:
+    """Table (1, h * w, width) of Open-Sora 1.0: the column's code first, then the row's; base_size spreads positions
+    over that many places. Source: Open-Sora v1.0.0 opensora/models/layers/blocks.py (get_2d_sincos_pos_embed)."""
+    rows, columns = (
+        sincos_code(torch.arange(n) / scale * (1 if base_size is None else base_size / n), width // 2) for n in (h, w)
+    )
+    table = torch.cat([columns[None].expand(h, w, -1), rows[:, None].expand(h, w, -1)], dim=-1)
+    return table.flatten(0, 1).float()[None]
+
+
+def fixed_times(width: int, frames: int, scale: float = 1.0) -> Tensor:
+    """Table (1, frames, width) of Open-Sora 1.0."""
+    return sincos_code(torch.arange(frames) / scale, width).float()[None]

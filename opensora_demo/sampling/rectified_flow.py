@@ -6,26 +6,15 @@ Convention of this package: x_t = (1 - t) x0 + t noise, t from 1 to 0, and the v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from opensora_demo.errors import NumericsError
+from opensora_demo.sampling.step import Step
 
 Velocity = Callable[[Tensor, float, int], Tensor]
 """(x (rows, c, t, h, w), time, step index) -> dx/dt of the same shape."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """After step `index` of `total`, taken at time t: the latent x and the estimate x0 = x_t - t v of where it goes."""
-
-    index: int
-    total: int
-    t: float
-    x: Tensor
-    x0: Tensor
 
 
 def sample(

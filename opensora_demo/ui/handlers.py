@@ -33,6 +33,7 @@ SORRY = "Something went wrong; the details are in the server's log."
 UPDATE_S = 0.08  # the page is told at most this often
 NEWS_S = 0.25  # an API caller
 DEFAULT_SCALES = "1, 2, 4, 7"
+Pictures = tuple[str | None, str | None]  # files of the first and the last frame
 
 
 @contextmanager
@@ -66,16 +67,16 @@ class Handlers:
     # --- requests
 
     def parse(
-        self, raw: Mapping[str, Any], reference: str | None, model: object
+        self, raw: Mapping[str, Any], pictures: Pictures, model: object
     ) -> tuple[ModelSpec, GenerationRequest]:
         """The request of a form or call. Raises RequestError."""
         spec = find_model(model)
-        height_px, width_px = spec.limits.sizes_px[0]
-        if not reference:
-            return spec, parse_request(raw, model_id=spec.id, limits=spec.limits)
-        parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
-        picture = read_reference(reference, height_px, width_px)
-        return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=picture)
+        request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
+        first, last = (None if not p else read_reference(p, *spec.limits.sizes_px[0]) for p in pictures)
+        if first is None and last is None:
+            return spec, request
+        raw = dict(raw) | {"seed": request.seed}
+        return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
     def _events(self, request: GenerationRequest, session: str | None) -> Iterator[RunEvent]:
         flag = self.runs.start(session)
@@ -100,10 +101,10 @@ class Handlers:
 
     # --- the page
 
-    def page(self, raw: Mapping[str, Any], reference: str | None, model: object, session: str | None) -> Iterator[View]:
+    def page(self, raw: Mapping[str, Any], pictures: Pictures, model: object, session: str | None) -> Iterator[View]:
         """Values of the stage from the click to the clip. A bad request raises before the first, so nothing changes."""
         with sentences():
-            spec, request = self.parse(raw, reference, model)
+            spec, request = self.parse(raw, pictures, model)
         begin = self._clock()
         view = RunView(next(self._numbers), request, spec)
         shown = float("-inf")
@@ -129,19 +130,39 @@ class Handlers:
             raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
 
     def page_generate(
-        self, prompt: Any, negative: Any, reference: Any, fps: Any, frames: Any, steps: Any, guidance: Any, seed: Any,
-        model: Any, request: gr.Request,
+        self, prompt: Any, negative: Any, reference: Any, last_frame: Any, edit: Any, fps: Any, frames: Any, steps: Any,
+        guidance: Any, rule: Any, image_guidance: Any, motion_score: Any, seed: Any, model: Any, request: gr.Request,
     ) -> Iterator[View]:
-        raw = raw_form(prompt, negative, fps, frames, steps, guidance, seed)
-        yield from self.page(raw, reference, model, request.session_hash)
+        raw = raw_form(
+            prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance, seed=seed,
+            **self.of_model(model, edit, rule, image_guidance, motion_score),
+        )
+        yield from self.page(raw, (reference, last_frame), model, request.session_hash)
 
     def page_compare(
-        self, prompt: Any, negative: Any, reference: Any, fps: Any, frames: Any, steps: Any, scales: Any, seed: Any,
-        model: Any, request: gr.Request,
+        self, prompt: Any, negative: Any, reference: Any, last_frame: Any, edit: Any, fps: Any, frames: Any, steps: Any,
+        scales: Any, rule: Any, image_guidance: Any, motion_score: Any, seed: Any, model: Any, request: gr.Request,
     ) -> Iterator[View]:
         with sentences():
-            raw = raw_form(prompt, negative, fps, frames, steps, guidance_list(scales), seed)
-        yield from self.page(raw, reference, model, request.session_hash)
+            raw = raw_form(
+                prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance_list(scales),
+                seed=seed, **self.of_model(model, edit, rule, image_guidance, motion_score),
+            )
+        yield from self.page(raw, (reference, last_frame), model, request.session_hash)
+
+    def of_model(
+        self, model: object, edit: Any, rule: Any, image_guidance: Any, motion_score: Any
+    ) -> dict[str, Any]:
+        """Those of the settings only some models have that are shown for this one; a hidden control keeps the value
+        it had for another model and says nothing."""
+        with sentences():
+            limits = find_model(model).limits
+        return {
+            "rule": rule if len(limits.rules) > 1 else None,
+            "image_guidance": image_guidance if limits.image_guidance else None,
+            "motion_score": motion_score if limits.motion_score else None,
+            "edit": edit if limits.edit else None,
+        }
 
     def page_stop(self, request: gr.Request) -> None:
         self.runs.stop(request.session_hash)
@@ -164,10 +185,10 @@ class Handlers:
 
     # --- the API
 
-    def _call(self, raw: Mapping[str, Any], reference: str | None, model: object) -> Iterator[tuple[str | None, View]]:
+    def _call(self, raw: Mapping[str, Any], pictures: Pictures, model: object) -> Iterator[tuple[str | None, View]]:
         """News of a run as (None, state), then (file, settings)."""
         with sentences():
-            spec, request = self.parse(raw, reference, model)
+            spec, request = self.parse(raw, pictures, model)
             begin = told = self._clock()
             view = RunView(0, request, spec)
             with closing(self._events(request, None)) as events:  # type: ignore[type-var]
@@ -183,7 +204,8 @@ class Handlers:
 
     def api_generate(
         self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
-        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None,
+        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None, last_frame: Any = None,
+        edit: Any = None, rule: Any = None, image_guidance: Any = None, motion_score: Any = None,
     ) -> Iterator[tuple[str | None, View]]:
         """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
 
@@ -192,17 +214,25 @@ class Handlers:
         """
         if isinstance(guidance, list | tuple):
             guidance = str(guidance)  # several scales are /compare's: refused by the schema as no number
-        yield from self._call(raw_form(prompt, negative, fps, frames, steps, guidance, seed), reference, model)
+        raw = raw_form(
+            prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance, seed=seed,
+            edit=edit, rule=rule, image_guidance=image_guidance, motion_score=motion_score,
+        )
+        yield from self._call(raw, (reference, last_frame), model)
 
     def api_compare(
         self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
-        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None,
+        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None, last_frame: Any = None,
+        edit: Any = None, rule: Any = None, image_guidance: Any = None, motion_score: Any = None,
     ) -> Iterator[tuple[str | None, View]]:
         """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7"; answers one labelled grid mp4."""
         with sentences():
-            scales = guidance_list(DEFAULT_SCALES if guidance is None else guidance)
-            raw = raw_form(prompt, negative, fps, frames, steps, scales, seed)
-        yield from self._call(raw, reference, model)
+            raw = raw_form(
+                prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps,
+                guidance=guidance_list(DEFAULT_SCALES if guidance is None else guidance), seed=seed,
+                edit=edit, rule=rule, image_guidance=image_guidance, motion_score=motion_score,
+            )
+        yield from self._call(raw, (reference, last_frame), model)
 
 
 def guidance_list(value: Any) -> Any:
@@ -210,11 +240,6 @@ def guidance_list(value: Any) -> Any:
     return parse_guidance_list(value[:500]) if isinstance(value, str) else value
 
 
-def raw_form(
-    prompt: Any, negative: Any, fps: Any, frames: Any, steps: Any, guidance: Any, seed: Any
-) -> dict[str, Any]:
-    """The fields as `parse_request` calls them."""
-    return {
-        "prompt": "" if prompt is None else prompt, "negative": negative, "fps": fps, "frames": frames,
-        "steps": steps, "guidance": guidance, "seed": seed,
-    }
+def raw_form(*, prompt: Any, **fields: Any) -> dict[str, Any]:
+    """The fields as `parse_request` calls them; a form's empty prompt is no text."""
+    return {"prompt": "" if prompt is None else prompt, **fields}

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from opensora_demo.catalog import DEFAULT_MODEL, MODELS, find_model
-from opensora_demo.types import Limits
+from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
+from opensora_demo.types import Limits, Range
 from opensora_demo.ui.components import (
     UI_ASSETS,
     AnyValue,
@@ -23,6 +23,7 @@ from opensora_demo.ui.components import (
 from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS
+from opensora_demo.weights import why_not
 
 TITLE = "Open-Sora Demo"
 MAX_AT_ONCE = 20  # runs that may wait for the device inside the page; more wait in Gradio's queue
@@ -43,21 +44,61 @@ def load_examples() -> list[dict[str, Any]]:
     ]
 
 
-def slider(span: Any, label: str, info: str) -> gr.Slider:
-    return PlainSlider(span.low, span.high, value=span.default, step=span.step, label=label, info=info, buttons=[])
+def slider(span: Range | None, label: str, info: str) -> gr.Slider:
+    """A slider over `span`; hidden where the model has no such setting."""
+    s = span or Range(low=0, high=1, default=0)
+    return PlainSlider(
+        s.low, s.high, value=s.default, step=s.step, label=label, info=info, buttons=[], visible=span is not None
+    )
 
 
 def limit_updates(model: object) -> list[Any]:
-    """FPS, frames, steps and guidance as the chosen model allows them."""
-    limits: Limits = find_model(model).limits
-    spans = (limits.fps, limits.steps, limits.guidance)
-    fps, steps, guidance = (gr.update(minimum=s.low, maximum=s.high, value=s.default, step=s.step) for s in spans)
-    return [fps, gr.update(choices=list(limits.frames), value=limits.default_frames), steps, guidance]
+    """Every control as the chosen model allows it: its range, or hidden where the model has no such setting."""
+    spec = find_model(model)
+    limits: Limits = spec.limits
+
+    def span(s: Range | None) -> Any:
+        if s is None:
+            return gr.update(visible=False)
+        return gr.update(minimum=s.low, maximum=s.high, value=s.default, step=s.step, visible=True)
+
+    return [
+        span(limits.fps),
+        gr.update(choices=list(limits.frames), value=limits.default_frames),
+        span(limits.steps),
+        span(limits.guidance),
+        gr.update(choices=list(limits.rules), value=limits.rules[0], visible=len(limits.rules) > 1),
+        span(limits.image_guidance),
+        span(limits.motion_score),
+        gr.update(visible=limits.reference),
+        gr.update(visible=limits.last_frame),
+        gr.update(visible=limits.edit, value=0),
+        gr.update(value=frame_hint(limits)),
+        gr.update(value=model_note(spec)),
+    ]
 
 
-def build_page(handlers: Handlers) -> gr.Blocks:
-    """The whole page and its two API endpoints."""
-    limits = MODELS[DEFAULT_MODEL].limits
+def frame_hint(limits: Limits) -> str:
+    """What a given frame does, in the words of the model."""
+    height_px, width_px = limits.sizes_px[0]
+    if not limits.reference:
+        return "This model draws from text alone."
+    last = " Give a last frame too and the clip ends on it; the same picture twice makes a loop." * limits.last_frame
+    return f"The clip starts from this picture (PNG, JPEG or WebP, cropped to {width_px} x {height_px}).{last}"
+
+
+def model_note(spec: ModelSpec) -> str:
+    """What the model is, how it reads text, and whether it can run."""
+    why = why_not(spec)
+    state = f" **Cannot run here:** {why}." if why else ""
+    return f"{spec.summary} Text: {spec.text_mode}.{state}"
+
+
+def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
+    """The whole page and its two API endpoints; `debug_models` offers the tiny random ones too."""
+    spec = find_model(None)
+    limits = spec.limits
+    models = [(s.title, s.id) for s in MODELS.values() if debug_models or not s.hidden]
     gr.set_static_paths([UI_ASSETS / "examples"])
     examples = load_examples()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 7200), fill_width=True) as page:
@@ -105,8 +146,21 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                                 )
                                 dice = gr.Button("Random", size="sm", elem_id="random-seed", min_width=72, scale=0)
                             model = PlainDropdown(
-                                [(spec.title, spec.id) for spec in MODELS.values()], value=DEFAULT_MODEL, label="Model",
-                                info="Which network draws. The settings follow what it accepts.", min_width=200,
+                                models, value=DEFAULT_MODEL, label="Model", elem_id="model", min_width=200,
+                                info="Which network draws. The settings follow what it accepts.",
+                            )
+                        note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
+                        with gr.Row():
+                            rule = PlainRadio(
+                                list(limits.rules), value=limits.rules[0], label="Guidance rule",
+                                visible=len(limits.rules) > 1, elem_id="rule",
+                                info="Oscillating: full for ten steps, then at every other one.",
+                            )
+                            image_guidance = slider(
+                                limits.image_guidance, "Image guidance", "How hard given frames pull.",
+                            )
+                            motion_score = slider(
+                                limits.motion_score, "Motion score", "Told to the model: more is livelier.",
                             )
                     with gr.Accordion("Negative prompt and first frame", open=False, elem_classes="os-fold"):
                         negative = PlainText(
@@ -117,10 +171,15 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                             label="First frame", sources=["upload"], type="filepath", height=200,
                             elem_id="reference", buttons=[],
                         )
-                        gr.Markdown(
-                            "The clip starts from this picture (PNG, JPEG or WebP, cropped to a square).",
-                            elem_classes="os-hint",
+                        last_frame = ReferenceImage(
+                            label="Last frame", sources=["upload"], type="filepath", height=200,
+                            elem_id="last-frame", buttons=[], visible=limits.last_frame,
                         )
+                        edit = PlainSlider(
+                            0, 1, value=0, step=0.05, label="Freedom of given frames", buttons=[], visible=limits.edit,
+                            info="0 keeps them exactly; 0.4 lets the last 40 % of the way redraw them.",
+                        )
+                        hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
             with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
                 with gr.Row(elem_classes="os-compare-row"):
                     scales = PlainText(
@@ -131,8 +190,10 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                     stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=1, min_width=80)
                 grid = Stage({"phase": "idle"}, name="grid", wide=True)
 
-        form = [prompt, negative, reference, fps, frames, steps, guidance, seed, model]
-        compared = [*form[:6], scales, *form[7:]]
+        extra = [rule, image_guidance, motion_score]
+        form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *extra, seed, model]
+        compared = [scales if field is guidance else field for field in form]
+        follows = [fps, frames, steps, guidance, *extra, reference, last_frame, edit, hint, note]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run: dict[str, Any] = {
             **quiet, "concurrency_limit": MAX_AT_ONCE, "concurrency_id": "runs", "trigger_mode": "once",
@@ -147,7 +208,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)
-        model.change(limit_updates, model, [fps, frames, steps, guidance], **quick)
+        model.change(limit_updates, model, follows, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
         add_api(handlers)
     return page
@@ -157,9 +218,12 @@ def add_api(handlers: Handlers) -> None:
     """/generate and /compare for programs: inputs that let every value through to the one schema."""
     hidden = gr.Button(visible=False)
     for function, name in ((handlers.api_generate, "generate"), (handlers.api_compare, "compare")):
-        labels = ("prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model")
+        labels = (
+            "prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model", "last_frame",
+            "edit", "rule", "image_guidance", "motion_score",
+        )
         inputs = [
-            ReferenceImage(label=label, visible=False) if label == "reference" else AnyValue(label=label, visible=False)
+            (ReferenceImage if label in ("reference", "last_frame") else AnyValue)(label=label, visible=False)
             for label in labels
         ]
         outputs = [gr.File(label="mp4", visible=False), gr.JSON(label="settings", visible=False)]

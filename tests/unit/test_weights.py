@@ -55,7 +55,7 @@ def test_names_and_shapes_must_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=lambda s: s.id)
 def test_assets_are_complete_and_small(spec: object) -> None:
-    assert not missing_files(NANO.weights.folder, NANO.weights.all_files())
+    assert not missing_files(NANO)
     files = [f for f in ASSETS.rglob("*") if f.is_file()]
     assert all(f.stat().st_size < 10_000_000 for f in files)
     assert sum(f.stat().st_size for f in files) < 40_000_000

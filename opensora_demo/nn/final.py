@@ -1,0 +1,33 @@
+"""The last layer of the PixArt line of networks (PixArt, STDiT, STDiT2, STDiT3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.nn.modulation import modulate
+
+
+class FinalLayer(nn.Module):
+    """Norm, adaLN from the raw time embedding plus a table of (shift, scale), projection to a patch's values.
+
+    Source: Open-Sora v1.2.0 opensora/models/layers/blocks.py (T2IFinalLayer).
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.linear = nn.Linear(width, out)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
+
+    def forward(self, x: Tensor, time: Tensor, still: Tensor, x_mask: Tensor | None) -> Tensor:
+        """x (b, t, s, d), time and still (b, d): embeddings of the step and of t = 0; x_mask (b, t) -> (b, t, s, out)."""
+        x = self._modulate(x, time)  # with the raw time embedding, not the output of t_block
+        if x_mask is not None:
+            # The reference norms and modulates given frames a second time, on top of the first: kept, for equality.
+            x = torch.where(x_mask[:, :, None, None], x, self._modulate(x, still))
+        return self.linear(x)
+
+    def _modulate(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + time[:, None]).unbind(1)  # (b, d)
+        return modulate(self.norm_final(x), shift[:, None, None], scale[:, None, None])
