@@ -102,9 +102,10 @@ class MMDiTFamily:
         return TextImage(
             scales=request.guidance,
             image_scale=request.image_guidance,
-            steps=request.steps,
+            points=request.steps + 1,
             given=given,
             oscillating=oscillating,
+            oscillating_image=oscillating,
             latent_frames=latent_frames if oscillating and given else None,
         )
 
@@ -150,7 +151,7 @@ class MMDiTFamily:
     def denoise(self, noise: Tensor, condition: MMDiTConditioning, times: tuple[float, ...]) -> Iterator[Step]:
         """From noise (rows, c, t, h, w) along `times`."""
 
-        def velocity(x: Tensor, t: float, index: int) -> Tensor:
+        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
             weights = condition.guidance.weights(index)
             predictions = self.predictions(x, t, condition, needed(weights), shared=index == 0 and len(x) > 1)
             return combine(predictions, weights)

@@ -1,129 +1,314 @@
-"""STDiT3 with T5 and rectified flow: the conventions of Open-Sora 1.2, decided here and nowhere else.
+"""Networks that read text by cross-attention (STDiT, STDiT2, STDiT3) with T5: Open-Sora 1.0, 1.1, 1.2 and 1.3.
 
-- Velocity: the network predicts data - noise; this package's sign is noise - data, so it is turned around.
+Their conventions, decided here and nowhere else:
+- Velocity (1.2, 1.3): the network predicts data - noise; this package's sign is noise - data, so it is turned around.
 - Time: the network counts 0..1000.
 - Null prompt: a learned table in the checkpoint, read at the prompt's own length. A negative prompt replaces it.
-- FPS: an embedder of its own. Text keys and values are computed once per prompt.
-- Learned sigma: only the first half of the output channels is the velocity.
+- FPS and size: embedders of their own from 1.1 on. Text keys and values are computed once per prompt.
+- Learned sigma: the second half of the output channels; diffusion (1.0, 1.1) uses it, flows do not.
+- Guided channels (1.0, 1.1): guidance touches the first three; the others are the prompt branch's.
+- Given frames: 1.1 and 1.2 keep them by a frame mask, 1.3 is told them and reads the null prompt there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from opensora_demo.families.base import Conditioning, Draw, Given
+from opensora_demo.families.branches import evaluate
+from opensora_demo.models.stdit import STDiT
+from opensora_demo.models.stdit2 import STDiT2
 from opensora_demo.models.stdit3 import STDiT3
+from opensora_demo.models.stdit3_v13 import STDiT3V13
 from opensora_demo.nn.attention import TextKeys
-from opensora_demo.sampling.guidance import combine, needed
+from opensora_demo.sampling import iddpm, rectified_flow
+from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig, SamplerConfig
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, combine, needed, rescaled
+from opensora_demo.sampling.schedule import flow_times, shift_v12, shift_v13
+from opensora_demo.sampling.step import Step
+from opensora_demo.text.prompts import add_scores
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest
 
+Network = STDiT | STDiT2 | STDiT3 | STDiT3V13
+TEXT_OF_BRANCH = (0, 1, 1)  # prompt, null, null
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conditioning:
+class STDiTConditioning(Conditioning):
     """What the network is told at every step.
 
-    text: keys and values of the branches, prompt first, null second; fps: frames per second.
+    text: keys and values of (prompt, null); null: the null prompt's once more, which given frames read in 1.3.
+    frame_mask (1, t): 1 generates a latent frame, 0 keeps it, in between starts late. latent and mask (c, t, h, w):
+    what is given, and ones where.
     """
 
     text: TextKeys
     fps: float
-    unknown: tuple[str, ...] = ()
-    cut_tokens: int = 0
+    height_px: float
+    width_px: float
+    frames: int = 1
+    frame_mask: Tensor | None = None
+    latent: Tensor | None = None
+    mask: Tensor | None = None
+    null: TextKeys | None = None
     selected: dict[tuple[int, ...], TextKeys] = field(default_factory=dict)
 
     def rows(self, branches: list[int]) -> TextKeys:
         """The text of a batch whose entries belong to these branches; the same for every step, so it is kept."""
         key = tuple(branches)
         if key not in self.selected:
-            self.selected[key] = self.text.select(branches)
+            self.selected[key] = self.text.select([TEXT_OF_BRANCH[k] for k in branches])
         return self.selected[key]
+
+    def given_frames(self) -> list[int]:
+        return [] if self.mask is None else self.mask[0, :, 0, 0].nonzero().flatten().tolist()
 
 
 class STDiTFamily:
-    """Turns requests into conditions, and calls of the network into velocities.
+    """Turns requests into conditions, and calls of the network into steps.
 
     `max_batch` bounds how many (clip, branch) pairs go through the network at once; None takes them all.
+    `aesthetic_score` is told in the prompt, as 1.2 was trained.
     """
 
-    def __init__(self, text: T5TextEncoder, network: STDiT3, max_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        text: T5TextEncoder,
+        network: Network,
+        sampler: SamplerConfig,
+        *,
+        aesthetic_score: float | None = None,
+        max_batch: int | None = None,
+    ) -> None:
         self.text = text
         self.network = network
+        self.sampler = sampler
+        self.aesthetic_score = aesthetic_score
         self.max_batch = max_batch
 
-    def condition(self, request: GenerationRequest) -> Conditioning:
-        prompts = [request.prompt, *([request.negative_prompt] if request.negative_prompt else [])]
-        features = self.text(prompts)
+    # --- conditions
+
+    def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> STDiTConditioning:
+        network = self.network
+        prompts = [add_scores(request.prompt, aesthetic=self.aesthetic_score, motion=request.motion_score)]
         if request.negative_prompt:
-            text = self.network.project_text(features.y, features.lengths)
+            prompts.append(request.negative_prompt)
+        features = self.text(prompts)
+        null_text = network.null_text(features.y.shape[1]).to(features.y)
+        if request.negative_prompt:
+            text = network.project_text(features.y, features.lengths)
         else:
-            null = self.network.null_text(features.y.shape[1]).to(features.y)
-            text = self.network.project_text(torch.cat([features.y, null[None]]))
-        unknown = tuple(dict.fromkeys(word for words in features.unknown for word in words))
-        return Conditioning(text=text, fps=float(request.fps), unknown=unknown, cut_tokens=features.cut_tokens[0])
+            text = network.project_text(torch.cat([features.y, null_text[None]]))
+
+        latent, mask, frame_mask = self._given(given, size, request.edit)
+        null = None
+        if mask is not None and isinstance(network, STDiT3V13):
+            lengths = features.lengths.expand(2) if request.negative_prompt else None
+            null = network.project_text(null_text.expand(2, -1, -1), lengths)
+        return STDiTConditioning(
+            guidance=self._guidance(request, mask is not None, size[0]),
+            text=text,
+            fps=float(request.fps),
+            height_px=request.shape.height_px,
+            width_px=request.shape.width_px,
+            frames=request.shape.frames,
+            frame_mask=frame_mask,
+            latent=latent,
+            mask=mask,
+            null=null,
+            unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
+            cut_tokens=features.cut_tokens[0],
+        )
+
+    def _given(
+        self, given: Given, size: tuple[int, int, int], edit: float
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Latent and mask (c, t, h, w) of given frames, and the frame mask (1, t)."""
+        some = given.first if given.first is not None else given.last
+        if some is None:
+            return None, None, None
+        if isinstance(self.network, STDiT):
+            raise ValueError("Open-Sora 1.0 takes no given frames")
+        latent = some.new_zeros(some.shape[0], *size)
+        mask, frame_mask = torch.zeros_like(latent), latent.new_ones(1, size[0])
+        for at, frame in ((0, given.first), (-1, given.last)):
+            if frame is not None:
+                latent[:, at], mask[:, at], frame_mask[:, at] = frame[:, 0], 1, edit
+        return latent, mask, frame_mask
+
+    def _guidance(self, request: GenerationRequest, given: bool, latent_frames: int) -> Guidance:
+        if not isinstance(self.network, STDiT3V13):
+            return ClassifierFree(request.guidance)
+        oscillating = request.rule == "oscillating"
+        rescale = self.sampler.rescale if isinstance(self.sampler, RectifiedFlowConfig) else 0.0
+        return TextImage(
+            scales=request.guidance,
+            image_scale=request.image_guidance,
+            points=request.steps,
+            given=given,
+            oscillating=oscillating,
+            oscillating_image=oscillating,
+            latent_frames=latent_frames if given and oscillating else None,
+            rescale=rescale if oscillating else 0.0,
+        )
+
+    # --- the network
+
+    def outputs(
+        self,
+        x: Tensor,
+        timestep: float,
+        condition: STDiTConditioning,
+        wanted: Tensor,
+        x_mask: Tensor | None = None,
+        *,
+        shared: bool = False,
+    ) -> list[Tensor | None]:
+        """What the network says of x (rows, c, t, h, w) for each branch that `wanted` (rows, branches) asks for."""
+
+        def call(rows: list[int], branches: list[int]) -> Tensor:
+            count, device = len(rows), x.device
+            text, time = condition.rows(branches), torch.full((count,), timestep, device=device)
+            flags = None if x_mask is None else x_mask[rows]
+
+            def number(value: float) -> Tensor:
+                return torch.full((count,), float(value), device=device)
+
+            match self.network:
+                case STDiT():
+                    return self.network(x[rows], time, text, x_mask=flags)
+                case STDiT2():
+                    return self.network(
+                        x[rows],
+                        time,
+                        text,
+                        fps=number(condition.fps),
+                        frames=number(condition.frames),
+                        height_px=number(condition.height_px),
+                        width_px=number(condition.width_px),
+                        aspect=number(condition.height_px / condition.width_px),
+                        x_mask=flags,
+                    )
+                case STDiT3():
+                    return self.network(
+                        x[rows],
+                        time,
+                        text,
+                        fps=number(condition.fps),
+                        height_px=condition.height_px,
+                        width_px=condition.width_px,
+                        x_mask=flags,
+                    )
+                case STDiT3V13():
+                    cond = cond_mask = null = None
+                    if condition.latent is not None and condition.mask is not None and condition.null is not None:
+                        seen = torch.tensor([k < 2 for k in branches], device=device).view(-1, 1, 1, 1, 1)
+                        cond, cond_mask = condition.latent * seen, condition.mask.expand(count, -1, -1, -1, -1)
+                        null = condition.null.select([TEXT_OF_BRANCH[k] for k in branches])
+                    return self.network(
+                        x[rows],
+                        time,
+                        text,
+                        fps=number(condition.fps),
+                        height_px=condition.height_px,
+                        width_px=condition.width_px,
+                        cond=cond,
+                        cond_mask=cond_mask,
+                        given=condition.given_frames(),
+                        null=null,
+                    )
+
+        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch)
 
     def velocity(
+        self, x: Tensor, t: float, index: int, condition: STDiTConditioning, x_mask: Tensor | None = None
+    ) -> Tensor:
+        """Guided dx/dt of x (rows, c, t, h, w) at time t. Only (row, branch) pairs of non-zero weight are evaluated."""
+        weights, rule = condition.guidance.weights(index), condition.guidance
+        wanted = needed(weights)
+        share = rule.rescale if isinstance(rule, TextImage) and not rule.given else 0.0
+        if share:
+            wanted[:, 0] = True
+        out = self.outputs(x, 1000.0 * t, condition, wanted, x_mask, shared=index == 0 and len(x) > 1)
+        out = [None if o is None else o[:, : x.shape[1]] for o in out]
+        guided = combine(out, weights)
+        if share and out[0] is not None:
+            guided = rescaled(guided, out[0].float(), share)
+        return -guided
+
+    def noise_and_variance(
         self,
         x: Tensor,
-        t: float,
-        condition: Conditioning,
-        weights: Tensor,
-        *,
-        height_px: int,
-        width_px: int,
+        timestep: float,
+        index: int,
+        condition: STDiTConditioning,
+        config: IddpmConfig,
         x_mask: Tensor | None = None,
-        shared: bool = False,
     ) -> Tensor:
-        """Guided velocity of x (rows, c, t, h, w) at time t; weights (rows, 2).
+        """Guided (eps, variance values) (rows, 2 c, t, h, w) for a diffusion sampler."""
+        weights = condition.guidance.weights(index)
+        wanted = needed(weights)
+        wanted[:, 0] = True  # the unguided channels are the prompt branch's
+        out = self.outputs(x, timestep, condition, wanted, x_mask, shared=index == 0 and len(x) > 1)
+        return guide_channels(out, weights, x.shape[1], config.guided_channels)
 
-        Only the (row, branch) pairs of non-zero weight are evaluated, in one batch. With `shared` all rows of x are
-        equal (the first step of a comparison) and each branch is evaluated once for all of them.
-        """
-        rows, wanted = x.shape[0], needed(weights)
-        if shared:
-            pairs = [(0, k) for k in range(wanted.shape[1]) if wanted[:, k].any()]
-        else:
-            pairs = [(row, k) for k in range(wanted.shape[1]) for row in range(rows) if wanted[row, k]]
-        size = self.max_batch or len(pairs)
-        out = torch.cat(
-            [
-                self._call(x, t, condition, pairs[at : at + size], height_px, width_px, x_mask)
-                for at in range(0, len(pairs), size)
-            ]
-        )
-        predictions: list[Tensor | None] = []
-        for k in range(wanted.shape[1]):
-            found = [i for i, (_, branch) in enumerate(pairs) if branch == k]
-            if not found:
-                predictions.append(None)
-            elif shared:
-                predictions.append(out[found].expand(rows, *out.shape[1:]))
-            else:
-                full = out.new_zeros(rows, *out.shape[1:])
-                full[[pairs[i][0] for i in found]] = out[found]
-                predictions.append(full)
-        return combine(predictions, weights)
+    # --- the run
 
-    def _call(
-        self,
-        x: Tensor,
-        t: float,
-        condition: Conditioning,
-        pairs: list[tuple[int, int]],
-        height_px: int,
-        width_px: int,
-        x_mask: Tensor | None,
-    ) -> Tensor:
-        count = len(pairs)
-        out = self.network(
-            x[[row for row, _ in pairs]],
-            torch.full((count,), 1000.0 * t, device=x.device),
-            condition.rows([branch for _, branch in pairs]),
-            fps=torch.full((count,), condition.fps, device=x.device),
-            height_px=height_px,
-            width_px=width_px,
-            x_mask=None if x_mask is None else x_mask[None].expand(count, -1),
+    def times(self, request: GenerationRequest) -> tuple[float, ...]:
+        assert isinstance(self.sampler, RectifiedFlowConfig)
+        shape = request.shape
+        match self.sampler.shift:
+            case "1.2":
+                return flow_times(request.steps, shift_v12(shape.height_px, shape.width_px, shape.frames))
+            case "1.3":
+                return flow_times(request.steps, shift_v13(shape.height_px, shape.width_px, shape.frames))
+            case "none":
+                return flow_times(request.steps)
+            case other:
+                raise ValueError(f"STDiT has no timestep transform {other}")
+
+    def steps(
+        self, noise: Tensor, condition: STDiTConditioning, request: GenerationRequest, draw: Draw
+    ) -> Iterator[Step]:
+        """The run of a request from noise (rows, c, t, h, w)."""
+        told = isinstance(self.network, STDiT3V13)
+        frame_mask = None if told else condition.frame_mask
+        x = noise
+        if frame_mask is not None and condition.latent is not None and condition.mask is not None:
+            x = torch.where(condition.mask.bool(), condition.latent, noise)
+        if isinstance(self.sampler, IddpmConfig):
+            config = self.sampler
+            yield from iddpm.sample(
+                lambda x, t, i, flags: self.noise_and_variance(x, t, i, condition, config, flags),
+                x,
+                request.steps,
+                config,
+                draw,
+                frame_mask=frame_mask,
+            )
+            return
+        given = None
+        if told and condition.latent is not None and condition.mask is not None:
+            given = (condition.latent, condition.mask)
+        yield from rectified_flow.sample(
+            lambda x, t, i, flags: self.velocity(x, t, i, condition, flags),
+            x,
+            self.times(request),
+            frame_mask=frame_mask,
+            given=given,
+            draw=draw,
         )
-        return -out[:, : x.shape[1]].float()
+
+
+def guide_channels(out: list[Tensor | None], weights: Tensor, channels: int, guided: int | None) -> Tensor:
+    """The prompt branch's output with the first `guided` of its noise channels (None: all `channels`) replaced by the
+    guided ones."""
+    assert out[0] is not None
+    count = channels if guided is None else guided
+    eps = combine([None if o is None else o[:, :count] for o in out], weights)
+    return torch.cat([eps, out[0][:, count:].float()], dim=1)

@@ -127,13 +127,14 @@ class STDiT3(nn.Module):
         """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
         return self.y_embedder.y_embedding[:tokens]
 
-    def project_text(self, y: Tensor, lengths: Tensor | None = None) -> TextKeys:
+    def project_text(self, y: Tensor, lengths: Tensor | None = None, *, projected: bool = False) -> TextKeys:
         """Text features (b, n, c) -> keys and values of all blocks, spatial and temporal in turn.
 
-        `lengths` (b) are the tokens that count, from the first; without it all do.
+        `lengths` (b) are the tokens that count, from the first; without it all do. `projected` features (b, n, d)
+        have been through the caption projection already.
         """
         counts = None if lengths is None else torch.arange(y.shape[1], device=y.device) < lengths[:, None]  # (b, n)
-        y = self.y_embedder(y)
+        y = y if projected else self.y_embedder(y)
         pooled = None
         if self.cfg.pooled_text:
             share = torch.ones(y.shape[:2], device=y.device) if counts is None else counts.float()

@@ -49,14 +49,15 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(width // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: RotaryTable | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: RotaryTable | None = None, mask: Tensor | None = None) -> Tensor:
+        """`mask` (b, 1, 1, n) is False for keys that do not count."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if rope is not None and self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None and not self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
-        return self.proj(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
+        return self.proj(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,12 @@ class RotaryFrequencies(nn.Module):
         angle = torch.outer(positions, self.freqs.float()).repeat_interleave(2, dim=-1)  # (n, d)
         return RotaryTable(angle.cos(), angle.sin())
 
+    def table_3d(self, positions: Tensor) -> RotaryTable:
+        """Positions (n, k), one column for each of k equal parts of a head's channels."""
+        angle = positions.to(self.freqs.device)[..., None] * self.freqs.float()  # (n, k, d / 2k)
+        angle = angle.flatten(1).repeat_interleave(2, dim=-1)
+        return RotaryTable(angle.cos(), angle.sin())
+
 
 def rotate_pairs(x: Tensor, table: RotaryTable) -> Tensor:
     """Rotate each adjacent pair (x0, x1) of the last axis of (..., n, d) by its angle."""

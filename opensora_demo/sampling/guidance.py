@@ -57,41 +57,45 @@ class Unguided:
         return self.scales
 
 
-def oscillate(scale: float, step: int) -> float:
-    """The scale itself for the first ten steps and every even one after them, 1 in between.
+def oscillate(scale: float, step: int, full_steps: int = FULL_STEPS) -> float:
+    """The scale itself for the first `full_steps` and every even step after them, 1 in between.
 
-    Source: Open-Sora v2.0 opensora/utils/sampling.py (get_oscillation_gs).
+    Source: Open-Sora v1.3 opensora/schedulers/rf/__init__.py, v2.0 opensora/utils/sampling.py (get_oscillation_gs).
     """
-    return scale if step < FULL_STEPS or step % 2 == 0 else 1.0
+    return scale if step < full_steps or step % 2 == 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextImage:
-    """Text and image guidance of Open-Sora 2.0 over the branches c (prompt, given frames), u (null prompt, given
-    frames) and u2 (null prompt, no frames): u2 + i (u - u2) + s (c - u), weights (s, i - s, 1 - i).
+    """Text and image guidance of Open-Sora 1.3 and 2.0 over the branches c (prompt, given frames), u (null prompt,
+    given frames) and u2 (null prompt, no frames): u2 + i (u - u2) + s (c - u), weights (s, i - s, 1 - i).
 
-    With `latent_frames` the image scale i falls over the steps from its value to 1 and rises over the latent frames
-    from 1 to that value: frames far from the given one need the push. `given` False is text to video, where u and u2
-    are the same network call: weights (s, 1 - s), the image scale drops out.
-    Source: Open-Sora v2.0 opensora/utils/sampling.py (I2VDenoiser).
+    With `latent_frames` the image scale i falls over `points` from its value to `image_low` and rises over the latent
+    frames from `image_low` to that value: frames far from the given one need the push. `given` False is text to
+    video, where u and u2 are the same network call: weights (s, 1 - s), the image scale drops out.
+    Source: Open-Sora v1.3 opensora/schedulers/rf/__init__.py, v2.0 opensora/utils/sampling.py (I2VDenoiser).
     """
 
     scales: tuple[float, ...]
     image_scale: float
-    steps: int
+    points: int  # steps + 1 in 2.0, steps in 1.3
     given: bool
     oscillating: bool = True
+    oscillating_image: bool = True
     latent_frames: int | None = None
+    image_low: float = 1.0
+    full_steps: int = FULL_STEPS
+    rescale: float = 0.0  # share of `rescaled`, in text to video
 
     def effective(self, step: int) -> tuple[float, ...]:
-        return tuple(oscillate(s, step) for s in self.scales) if self.oscillating else self.scales
+        return tuple(oscillate(s, step, self.full_steps) for s in self.scales) if self.oscillating else self.scales
 
     def image(self, step: int) -> Tensor:
         """The image scale of a step, one for each latent frame or one for all."""
-        scale = oscillate(self.image_scale, step) if self.oscillating else self.image_scale
-        if scale > 1 and self.latent_frames is not None:
-            upper = torch.linspace(scale, 1.0, self.steps + 1)[step]
-            return torch.linspace(1.0, float(upper), self.latent_frames)
+        scale = oscillate(self.image_scale, step, self.full_steps) if self.oscillating_image else self.image_scale
+        if scale > self.image_low and self.latent_frames is not None:
+            upper = torch.linspace(scale, self.image_low, self.points)[step]
+            return torch.linspace(self.image_low, float(upper), self.latent_frames)
         return torch.full((self.latent_frames or 1,), scale)
 
     def weights(self, step: int) -> Tensor:
@@ -102,6 +106,18 @@ class TextImage:
         rows, frames = s[:, None].expand(-1, len(i)), i[None].expand(len(s), -1)
         weights = torch.stack([rows, frames - rows, 1 - frames], dim=1)  # (rows, 3, t' or 1)
         return weights.squeeze(2) if len(i) == 1 else weights
+
+
+def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Draw the spread of a guided prediction back to that of its conditional branch: guidance widens it, which burns
+    colours. guided (share std(c) / std(guided) + 1 - share), spreads over all but the rows.
+
+    Source: Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2023, eq. 14-16; Open-Sora 1.3
+    with share 0.7 (opensora/schedulers/rf/__init__.py, fix_guidance_flaw).
+    """
+    axes = list(range(1, guided.ndim))
+    ratio = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return guided * (share * ratio + 1 - share)
 
 
 def needed(weights: Tensor) -> Tensor:

@@ -13,8 +13,14 @@ from torch import Tensor
 from opensora_demo.errors import NumericsError
 from opensora_demo.sampling.step import Step
 
-Velocity = Callable[[Tensor, float, int], Tensor]
-"""(x (rows, c, t, h, w), time, step index) -> dx/dt of the same shape."""
+Velocity = Callable[[Tensor, float, int, Tensor | None], Tensor]
+"""(x (rows, c, t, h, w), time, step index, x_mask (rows, t) or None) -> dx/dt of the same shape; x_mask is False for
+frames that are given."""
+
+
+def noised(x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+    """x_t = (1 - t) x0 + t noise."""
+    return (1 - t) * x0 + t * noise
 
 
 def sample(
@@ -22,29 +28,39 @@ def sample(
     noise: Tensor,
     times: Sequence[float],
     *,
-    given: Tensor | None = None,
-    x_mask: Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    given: tuple[Tensor, Tensor] | None = None,
+    draw: Callable[[], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Integrate from noise (rows, c, t, h, w) to data, one Step at a time.
 
-    Where x_mask (t) is False the latent frame stays `given` (c, t, h, w) throughout: a reference image.
-    Raises NumericsError when the velocity is not finite.
+    `frame_mask` (rows or 1, t) in 0..1, as 1.1 and 1.2 have it: 1 generates a frame, 0 keeps what `noise` holds
+    there, a value between noises it when that time has come and goes on from there.
+    `given` is (latent, mask), both (c, t, h, w): before every step the latent, noised to the step's time, replaces x
+    where the mask is one (SDEdit, an option of 1.3).
+    `draw` gives the normal noise that either needs, one row or all. Raises NumericsError when the velocity is not
+    finite. Source: Open-Sora v1.2.0, v1.3 opensora/schedulers/rf/__init__.py.
     """
-    x = noise
-    keep: Tensor | None = None
-    if given is not None and x_mask is not None:
-        keep = x_mask[None, None, :, None, None]
-        x = torch.where(keep, x, given)
-    total = len(times) - 1
+    x, total = noise, len(times) - 1
+    renoised = None if frame_mask is None else frame_mask == 1  # frames that need no noise when they start
     for i in range(total):
         t, t_next = times[i], times[i + 1]
-        v = velocity(x, t, i)
+        x_mask, kept = None, x
+        if frame_mask is not None and renoised is not None and draw is not None:
+            active = frame_mask >= t  # (rows or 1, t)
+            starting = (active & ~renoised)[:, None, :, None, None]
+            x = torch.where(starting, noised(x, draw(), t), x)
+            x_mask, renoised = active.expand(len(x), -1), active
+        if given is not None and draw is not None:
+            x = torch.where(given[1] == 1, noised(given[0], draw(), t), x)
+        v = velocity(x, t, i, x_mask)
         if not torch.isfinite(v).all():
             raise NumericsError(
                 f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale"
             )
         x0 = x - t * v
         x = x + (t_next - t) * v
-        if keep is not None:
-            x, x0 = torch.where(keep, x, given), torch.where(keep, x0, given)  # type: ignore[arg-type]
+        if x_mask is not None:
+            still = ~x_mask[:, None, :, None, None]
+            x, x0 = torch.where(still, kept, x), torch.where(still, kept, x0)
         yield Step(index=i, total=total, t=t, x=x, x0=x0)

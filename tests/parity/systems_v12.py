@@ -1,11 +1,185 @@
-"""See test_cases.py."""
+"""Open-Sora 1.2: STDiT3, its rectified flow with and without given frames, mask strategies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.families.stdit import STDiTConditioning, STDiTFamily
+from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
+from opensora_demo.nn.attention import TextKeys
+from opensora_demo.sampling.conditions import apply_strategy
+from opensora_demo.sampling.config import RectifiedFlowConfig
+from opensora_demo.sampling.guidance import ClassifierFree
+from opensora_demo.sampling.rectified_flow import noised, sample
+from opensora_demo.sampling.schedule import flow_times, shift_time, shift_v12
 
 from .reference import Case
 
-SYSTEMS: dict[str, Callable[[Case], dict[str, Tensor]]] = {}
+
+def stdit3(model: dict[str, Any]) -> STDiT3:
+    return STDiT3(
+        STDiT3Config(
+            in_channels=model["in_channels"],
+            patch=tuple(model["patch_size"]),
+            width=model["hidden_size"],
+            depth=model["depth"],
+            heads=model["num_heads"],
+            mlp_ratio=model["mlp_ratio"],
+            text_channels=model["caption_channels"],
+            max_tokens=model["model_max_length"],
+            base_px=model["input_sq_size"],
+            qk_norm=model["qk_norm"],
+            learned_sigma=model["pred_sigma"],
+        )
+    )
+
+
+def text_keys(network: Any, model: dict[str, Any], y: Tensor, mask: Tensor | None) -> TextKeys:
+    """y (b, 1, n, c) and a prefix mask (b, n); with `skip_y_embedder` projected tokens (1, sum, d) and lengths (b)."""
+    if model.get("skip_y_embedder"):
+        assert mask is not None
+        lengths = (mask if mask.ndim == 1 else mask.sum(1)).long()
+        packed = y.reshape(-1, y.shape[-1])
+        if len(packed) == int(lengths.sum()):
+            y = nn.utils.rnn.pad_sequence(list(packed.split(lengths.tolist())), batch_first=True)
+        else:
+            y = y.reshape(len(lengths), -1, y.shape[-1])
+        return network.project_text(y, lengths, projected=True)
+    lengths = None if mask is None else mask.sum(1).repeat(len(y) // len(mask))
+    return network.project_text(y[:, 0], lengths)
+
+
+def run_stdit3(case: Case) -> dict[str, Tensor]:
+    model = case.config["model"]
+    network = stdit3(model)
+    case.fill(network)
+    x = case.inputs
+    text = text_keys(network, model, x["y"], x.get("mask"))
+    size = {"fps": x["fps"], "height_px": float(x["height"][0]), "width_px": float(x["width"][0])}
+    out = {"forward_no_x_mask": network(x["x"], x["t"], text, **size)}
+    out["forward"] = network(x["x"], x["t"], text, x_mask=x["x_mask"].bool(), **size) if "x_mask" in x else out[
+        "forward_no_x_mask"
+    ]
+    return out
+
+
+def grouped(x: dict[str, Tensor], row: int) -> list[Tensor]:
+    """References ref_<row>_<number> of one batch item, in order."""
+    return [x[name] for name in sorted(x) if name.startswith(f"ref_{row}_")]
+
+
+def times_of(scheduler: dict[str, Any], ratio: float) -> tuple[float, ...]:
+    steps = scheduler["num_sampling_steps"]
+    assert scheduler["num_timesteps"] == 1000
+    times = flow_times(steps)
+    if scheduler.get("use_discrete_timesteps"):
+        times = tuple(round(1000 * t) / 1000 for t in times)
+    if scheduler["use_timestep_transform"]:
+        times = tuple(shift_time(t, ratio) for t in times)
+    return times
+
+
+def run_rflow(case: Case) -> dict[str, Tensor]:
+    config, x = case.config, case.inputs
+    network = stdit3(config["model"])
+    case.fill(network)
+    scheduler = config["scheduler"]
+    draws = case.draws()
+    family = STDiTFamily(None, network, RectifiedFlowConfig(shift="1.2"))  # type: ignore[arg-type]
+    out: dict[str, list[Tensor]] = {}
+    used = 0
+    for row in range(len(x["z"])):
+        ratio = shift_v12(float(x["height"][row]), float(x["width"][row]), int(x["num_frames"][row]))
+        length = int(x["mask"][row].sum())
+        condition = STDiTConditioning(
+            guidance=ClassifierFree((scheduler["cfg_scale"],)),
+            text=network.project_text(torch.stack([x["y"][row, 0, :length], network.null_text(length)])),
+            fps=float(x["fps"][row]),
+            height_px=float(x["height"][0]),  # the reference reads the first item's
+            width_px=float(x["width"][0]),
+        )
+        z, mask, mine = x["z"][row], None, [d[row : row + 1] for d in draws]
+        if config.get("mask_strategy"):
+            strategy = config["mask_strategy"][row]
+            z, frame_mask = apply_strategy(
+                z, grouped(x, row), strategy, config.get("loop_i", 0), config.get("align")
+            )
+            mask = frame_mask[None]
+            out.setdefault("z_after_mask_strategy", []).append(z[None])
+            out.setdefault("frame_mask", []).append(mask)
+
+        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+            key, both = f"call_{index:02d}", torch.ones(1, 2, dtype=torch.bool)
+            raw = family.outputs(x, 1000 * t, condition, both, x_mask)  # noqa: B023
+            found = {"z_in": x, "t": torch.tensor([1000 * t])}
+            if x_mask is not None:
+                found["x_mask"] = x_mask
+            for name, value in found.items():
+                out.setdefault(f"{key}_{name}", []).append(value)
+            for branch in raw:
+                out.setdefault(f"{key}_model_out", []).append(branch)  # type: ignore[arg-type]
+            return family.velocity(x, t, index, condition, x_mask)  # noqa: B023
+
+        times = times_of(scheduler, ratio)
+        steps = list(sample(velocity, z[None], times, frame_mask=mask, draw=lambda: mine.pop(0)))  # noqa: B023
+        used = len(draws) - len(mine)
+        out.setdefault("sample", []).append(steps[-1].x)
+    assert used == len(draws), "every recorded draw must have been used"
+    joined = {}
+    for key, parts in out.items():
+        if key.endswith("model_out"):
+            parts = parts[::2] + parts[1::2]  # prompt rows, then null rows
+        joined[key] = torch.cat(parts)
+    return joined
+
+
+def run_transform(case: Case) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for i, g in enumerate(case.config["grid"]):
+        ratio = torch.tensor(shift_v12(g["height"], g["width"], g["num_frames"]) * g["scale"])
+        out[f"transformed_{i:02d}"] = 1000 * shift_time(torch.tensor(g["t"]) / 1000, ratio)  # type: ignore[type-var]
+    x = case.inputs
+    t = (x["ts"] / 1000).view(-1, 1, 1, 1, 1)
+    xt = noised(x["x0"], x["noise"], t)
+    out["add_noise"] = xt
+
+    def loss(xt: Tensor) -> Tensor:
+        """Squared error of data - noise by frame (b, t), for the stand-in network 0.3 x + t."""
+        return (0.3 * xt + t - (x["x0"] - x["noise"])).square().mean(dim=(1, 3, 4))
+
+    out["train_loss"] = loss(xt).mean(1)
+    if "loss_mask" in x:
+        counts = x["loss_mask"].float()
+        mixed = torch.where(x["loss_mask"].bool()[:, None, :, None, None], xt, x["x0"])  # frames that do not count are clean
+        out["train_loss_masked"] = (loss(mixed) * counts).sum(1) / counts.sum(1)
+    return out
+
+
+def run_strategy(case: Case) -> dict[str, Tensor]:
+    x = case.inputs
+    out: dict[str, Tensor] = {}
+    for i, c in enumerate(case.config["cases"]):
+        pairs = [
+            apply_strategy(x["z"][row], grouped(x, row), strategy, c["loop_i"], c.get("align"))
+            for row, strategy in enumerate(c["mask_strategy"])
+        ]
+        out[f"{i:02d}_z"] = torch.stack([z for z, _ in pairs])
+        out[f"{i:02d}_mask"] = torch.stack([mask for _, mask in pairs])
+    return out
+
+
+SYSTEMS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
+    "stdit3": run_stdit3,
+    "rflow": run_rflow,
+    "ttransform": run_transform,
+    "maskstrat": run_strategy,
+}
+MANIFESTS: dict[str, Callable[[], nn.Module]] = {
+    "v12_stdit3_xl2": lambda: STDiT3(STDiT3Config()),
+    "v12_stdit3_3b2": lambda: STDiT3(replace(STDiT3Config(), width=1872, heads=26)),
+}

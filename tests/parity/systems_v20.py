@@ -102,13 +102,13 @@ def conditioning(
     if kind == "distill":
         guidance = Unguided((opt["guidance"],))
     else:
-        assert opt["text_osci"] == opt["image_osci"], "one switch for both scales"
         guidance = TextImage(
             scales=(opt["guidance"],),
             image_scale=opt["guidance_img"],
-            steps=steps,
+            points=steps + 1,
             given=True,  # the recorded null prompts differ from each other, so all three branches count
             oscillating=opt["text_osci"],
+            oscillating_image=opt["image_osci"],
             latent_frames=mask.shape[1] if opt["scale_temporal_osci"] and "i2v" in kind else None,
         )
     return MMDiTConditioning(

@@ -1,0 +1,64 @@
+"""Prompts and mask strategies: what the reference implementation makes of the recorded texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+
+from opensora_demo.sampling.conditions import nearest_multiple, parse_strategy
+from opensora_demo.text import prompts
+
+from .reference import FOLDER
+
+FILE = FOLDER / "text_utils" / "cases.json"
+pytestmark = pytest.mark.skipif(not FILE.is_file(), reason="this folder holds no text cases")
+
+
+def settings(case: dict[str, Any]) -> list[list[str]]:
+    """Prompts, references and strategies, the latter two taken from behind a prompt where it has them."""
+    found = [prompts.split_settings(text) for text in case["input"]]
+    columns = [
+        [options.get(name, old) for (_, options), old in zip(found, case[key], strict=True)]
+        for name, key in (("reference_path", "reference"), ("mask_strategy", "mask_strategy"))
+    ]
+    return [[text for text, _ in found], *columns]
+
+
+def scores(case: dict[str, Any]) -> str:
+    k = case["kwargs"]
+    return prompts.add_scores(
+        case["input"], aesthetic=k.get("aes"), motion=k.get("flow"), camera=k.get("camera_motion")
+    )
+
+
+FUNCTIONS = {
+    "text_preprocessing": lambda c: prompts.clean_caption(c["input"]),
+    "append_score_to_prompts": scores,
+    "split_prompt": lambda c: list(prompts.split_scenes(c["input"])),
+    "merge_prompt_of_split": lambda c: prompts.merge_scenes(*prompts.split_scenes(c["input"])),
+    "extract_prompts_loop": lambda c: prompts.scene_of(c["input"], c["loop"]),
+    "extract_json_from_prompts": settings,
+    "parse_mask_strategy": lambda c: [list(astuple(entry)) for entry in parse_strategy(c["input"])],
+    "find_nearest_point": lambda c: nearest_multiple(*c["args"]),
+    "v2_add_fps_info_to_text": lambda c: prompts.add_fps(c["input"], c["fps"]),
+    "v2_fps_then_motion": lambda c: prompts.add_fps_and_motion(c["input"], c["fps"], float(c["motion_score"])),
+}
+ELSEWHERE = {
+    "clean_caption_once": "cleaning is always applied twice",
+    "dframe_to_frame": "latent frames are counted by the codec",
+}
+
+
+def test_every_group_is_known() -> None:
+    groups = set(json.loads(FILE.read_text()))
+    assert groups <= set(FUNCTIONS) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("group", FUNCTIONS)
+def test_texts(group: str) -> None:
+    cases = json.loads(FILE.read_text()).get(group, [])
+    for case in cases:
+        assert FUNCTIONS[group](case) == case["output"], case
