@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, assert_never
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from opensora_demo.catalog import ModelSpec, find_model
-from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles, find_model
+from opensora_demo.catalog.spec import CodecConfig, NetworkConfig
+from opensora_demo.codecs.base import Codec
+from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
+from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
+from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
+from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
+from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.errors import WeightsError
+from opensora_demo.families.base import Family
+from opensora_demo.families.dit import DiTFamily
+from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
-from opensora_demo.models.stdit3 import STDiT3
+from opensora_demo.models.dit import DiT, DiTConfig
+from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
+from opensora_demo.models.stdit import STDiT, STDiTConfig
+from opensora_demo.models.stdit2 import STDiT2, STDiT2Config
+from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
+from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
+from opensora_demo.preview import first_channels
+from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
+from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.weights import ASSETS, load_module, missing_files, read_state
+from opensora_demo.weights import ASSETS, folder_of, load_module, random_module, read_state, why_not
+
+Network = DiT | STDiT | STDiT2 | STDiT3 | STDiT3V13 | MMDiT
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +46,8 @@ class ModelBundle:
     """Everything `pipeline.generate` needs of one model. `lock` is held by the run that uses the device."""
 
     spec: ModelSpec
-    family: STDiTFamily
-    codec: VideoVAE
+    family: Family
+    codec: Codec
     preview_matrix: Tensor
     device: torch.device
     lock: threading.Lock
@@ -52,27 +74,94 @@ def fit_threads() -> int:
     return torch.get_num_threads()
 
 
+def build_network(config: NetworkConfig) -> Network:
+    match config:
+        case DiTConfig():
+            return DiT(config)
+        case STDiTConfig():
+            return STDiT(config)
+        case STDiT2Config():
+            return STDiT2(config)
+        case STDiT3Config():
+            return STDiT3(config)
+        case STDiT3V13Config():
+            return STDiT3V13(config)
+        case MMDiTConfig():
+            return MMDiT(config)
+        case never:
+            assert_never(never)
+
+
+def build_codec(config: CodecConfig) -> nn.Module:
+    """A module that is a Codec."""
+    match config:
+        case ImageVaeConfig():
+            return ImageVAE(config)
+        case VideoVaeConfig():
+            return VideoVAE(config)
+        case VaeV13Config():
+            return VaeV13(config)
+        case HunyuanConfig():
+            return HunyuanVAE(config)
+        case DcAeConfig():
+            return DcAe(config)
+        case never:
+            assert_never(never)
+
+
+def build_family(
+    spec: ModelSpec, network: Network, text: T5TextEncoder | None, clip: ClipTextEncoder | None
+) -> Family:
+    """The conventions of a network's version around it. Raises WeightsError where the entry lacks an encoder."""
+    match network:
+        case DiT() if clip is not None and isinstance(spec.sampler, IddpmConfig):
+            return DiTFamily(clip, network, spec.sampler)
+        case STDiT() | STDiT2() | STDiT3() | STDiT3V13() if text is not None:
+            return STDiTFamily(text, network, spec.sampler, aesthetic_score=spec.aesthetic_score)
+        case MMDiT() if text is not None and clip is not None and isinstance(spec.sampler, RectifiedFlowConfig):
+            return MMDiTFamily(text, clip, network, spec.sampler)
+        case _:
+            raise WeightsError(f"the entry {spec.id} does not name the encoders and the sampler its network needs")
+
+
 def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBundle:
     """Load the weights of `spec` (about a second for nano). Raises WeightsError."""
     device = device or pick_device()
-    folder = ASSETS / spec.weights.folder
-    if missing := missing_files(spec.weights.folder, spec.weights.all_files()):
-        raise WeightsError(f"{spec.id} needs {', '.join(missing)} in assets/{spec.weights.folder}")
-    text = load_module(
-        lambda: T5TextEncoder(spec.text, folder / spec.weights.tokenizer),
-        [folder / f for f in spec.weights.text],
-        f"{spec.id} text encoder",
+    files = spec.weights
+    if isinstance(files, WeightFiles) and (why := why_not(spec)):
+        raise WeightsError(why)
+
+    def load(build: Callable[[], M], names: tuple[str, ...], what: str) -> M:
+        if isinstance(files, RandomWeights):
+            return random_module(build, files.seed).to(device)
+        folder = folder_of(files)
+        return load_module(build, [folder / name for name in names], f"{spec.id} {what}").to(device)
+
+    if isinstance(files, RandomWeights):
+        tokenizer = clip_tokenizer = ASSETS / files.tokenizer
+        names: dict[str, tuple[str, ...]] = dict.fromkeys(("network", "codec", "text", "clip"), ())
+        preview = ""
+    else:
+        folder = folder_of(files)
+        tokenizer, clip_tokenizer = folder / files.tokenizer, folder / files.clip_tokenizer
+        names = {"network": files.network, "codec": files.codec, "text": files.text, "clip": files.clip}
+        preview = files.preview
+
+    text, clip = spec.text, spec.clip
+    t5 = None if text is None else load(lambda: T5TextEncoder(text, tokenizer), names["text"], "text encoder")
+    clip_model = (
+        None if clip is None else load(lambda: ClipTextEncoder(clip, clip_tokenizer), names["clip"], "CLIP encoder")
     )
-    network = load_module(
-        lambda: STDiT3(spec.network), [folder / f for f in spec.weights.network], f"{spec.id} transformer"
-    )
-    codec = load_module(lambda: VideoVAE(spec.codec), [folder / f for f in spec.weights.codec], f"{spec.id} VAE")
-    codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    matrix = read_state([folder / spec.weights.preview])["matrix"].float()
+    network = load(lambda: build_network(spec.network), names["network"], "transformer")
+    codec = load(lambda: build_codec(spec.codec), names["codec"], "VAE")
+    if isinstance(codec, VideoVAE):
+        codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels: int = codec.latent_channels  # type: ignore[assignment]
+    matrix = read_state([folder / preview])["matrix"].float() if preview else first_channels(channels)
     return ModelBundle(
         spec=spec,
-        family=STDiTFamily(text.to(device), network.to(device)),
-        codec=codec.to(device),
+        family=build_family(spec, network, t5, clip_model),
+        codec=codec,  # type: ignore[arg-type]
         preview_matrix=matrix.to(device),
         device=device,
         lock=threading.Lock(),

@@ -44,6 +44,35 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def resize_to_fill(picture: Image.Image, height_px: int, width_px: int) -> Image.Image:
+    """Scaled to cover height x width, bicubic, and cropped in the middle.
+
+    Source: Open-Sora v1.2.0 opensora/datasets/utils.py (resize_crop_to_fill).
+    """
+    w, h = picture.size
+    if height_px / h > width_px / w:
+        scaled_h, scaled_w = height_px, round(w * height_px / h)
+    else:
+        scaled_h, scaled_w = round(h * width_px / w), width_px
+    top, left = round((scaled_h - height_px) / 2), round((scaled_w - width_px) / 2)
+    scaled = picture.resize((scaled_w, scaled_h), Image.Resampling.BICUBIC)
+    return scaled.crop((left, top, left + width_px, top + height_px))
+
+
+def crop_square(picture: Image.Image, size_px: int) -> Image.Image:
+    """The middle square at size x size: halved while it is at least twice as large, then bicubic.
+
+    Source: Open-Sora v1.2.0 opensora/datasets/video_transforms.py, after guided-diffusion (center_crop_arr).
+    """
+    while min(picture.size) >= 2 * size_px:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = size_px / min(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    picture = picture.resize(size, Image.Resampling.BICUBIC)
+    left, top = (picture.width - size_px) // 2, (picture.height - size_px) // 2
+    return picture.crop((left, top, left + size_px, top + size_px))
+
+
 def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int) -> Frames:
     """A PNG, JPEG or WebP as the model sees it: (1, h, w, 3), scaled to fill and cropped in the middle.
 
@@ -67,7 +96,7 @@ def read_reference(source: str | Path | BinaryIO, height_px: int, width_px: int)
             if max(w, h) > 64 * min(w, h):
                 raise RequestError("reference", f"the image has {w} x {h} pixels; it is too narrow to crop")
             image.seek(0)
-            picture = ImageOps.fit(_as_rgb(image), (width_px, height_px), Image.Resampling.LANCZOS)
+            picture = resize_to_fill(_as_rgb(image), height_px, width_px)
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

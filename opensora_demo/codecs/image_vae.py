@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,16 +56,29 @@ class ImageVAE(nn.Module):
             mid_block_add_attention=cfg.mid_attention,
         )
 
+    @property
+    def latent_channels(self) -> int:
+        return self.cfg.latent_channels
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """(t, h', w'): time is left as it is."""
+        return frames, height_px // self.cfg.space_factor, width_px // self.cfg.space_factor
+
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents times `latent_scale`; a draw from the posterior with a generator, its mean without."""
         b = video.shape[0]
         frames = F.pixel_unshuffle(rearrange(video, "b c t h w -> (b t) c h w"), self.cfg.pixel_unshuffle)
-        moments = torch.cat(
-            [self.module.quant_conv(self.module.encoder(m)) for m in frames.split(self.cfg.micro_batch)]
-        )
-        mean, log_variance = moments.chunk(2, dim=1)
-        z = sample_gaussian(mean, log_variance.clamp(-30.0, 20.0), generator) * self.cfg.latent_scale
+        parts = []
+        for part in frames.split(self.cfg.micro_batch):
+            mean, log_variance = self.module.quant_conv(self.module.encoder(part)).chunk(2, dim=1)
+            parts.append(sample_gaussian(mean, log_variance.clamp(-30.0, 20.0), generator))
+        z = torch.cat(parts) * self.cfg.latent_scale
         return rearrange(z, "(b t) c h w -> b c t h w", b=b)
+
+    def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
+        """A few frames at a time."""
+        for part in latents[:, :, :frames].split(self.cfg.micro_batch, dim=2):
+            yield self.decode(part)
 
     def decode(self, z: Tensor) -> Tensor:
         b = z.shape[0]

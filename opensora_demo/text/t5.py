@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.text.prompts import clean_caption
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class T5Config:
     """Numbers of the encoder; the defaults are T5 v1.1 XXL, which every published Open-Sora uses.
 
-    `attend_padding` fills every prompt to `max_tokens` and masks nothing, as Open-Sora 2.0 was trained; otherwise
+    `clean` tidies captions first, as 1.x was trained. `attend_padding` fills every prompt to `max_tokens` and masks nothing, as Open-Sora 2.0 was trained; otherwise
     padding is masked and only a prompt's own tokens count.
     """
 
@@ -25,6 +27,7 @@ class T5Config:
     hidden: int = 10240
     max_tokens: int = 300
     dropout: float = 0.1
+    clean: bool = False
     attend_padding: bool = False
 
 
@@ -70,7 +73,7 @@ class T5TextEncoder(nn.Module):
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, tuple[tuple[str, ...], ...], tuple[int, ...]]:
         """ids (b, n), lengths (b), unknown words and tokens cut off, for each prompt."""
         rows, unknown, cut = [], [], []
-        for prompt in prompts:
+        for prompt in map(clean_caption, prompts) if self.cfg.clean else prompts:
             encoding = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
             ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
             strange = [prompt[a:b] for i, (a, b) in zip(ids, offsets, strict=True) if i == self.tokenizer.unk_token_id]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from opensora_demo.bundle import build_bundle
-from opensora_demo.catalog import NANO
+from opensora_demo.catalog.nano import CODEC, FILES, NANO, NETWORK, TEXT
 from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.preview import fit_matrix
 from opensora_demo.training.adherence import adherence_table, format_table, reader_table, run_trials
@@ -34,12 +34,12 @@ from opensora_demo.weights import ASSETS, read_state
 
 STAGES = ("vae", "pool", "dit", "reader", "export", "score")
 VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS = 450, 450
-FOLDER = ASSETS / NANO.weights.folder
+FOLDER = ASSETS / FILES.folder
 
 
 def train_vae(runs: Path, workers: int, seed: int) -> None:
     train(
-        partial(VaeJob, NANO.codec, VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS),
+        partial(VaeJob, CODEC, VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS),
         LoopConfig(
             run_dir=runs / "vae",
             steps=2200,
@@ -60,24 +60,24 @@ def asset_files(names: tuple[str, ...]) -> tuple[Path, ...]:
 def encode_pool(runs: Path, workers: int, seed: int, shards: int) -> None:
     """With the VAE of this run; without one, with the VAE in assets."""
     weights = runs / "vae.pt"
-    vae = VideoVAE(NANO.codec)
+    vae = VideoVAE(CODEC)
     if (runs / "vae" / "checkpoint.pt").exists():
         load_ema(runs / "vae", vae)
     else:
-        vae.load_state_dict(read_state(list(asset_files(NANO.weights.codec))))
+        vae.load_state_dict(read_state(list(asset_files(FILES.codec))))
     torch.save(vae.state_dict(), weights)
-    build_pool(NANO.codec, weights, runs / "pool", shards=shards, seed=seed, workers=workers)
+    build_pool(CODEC, weights, runs / "pool", shards=shards, seed=seed, workers=workers)
 
 
 def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int, go_on: bool) -> None:
-    files = NANO.weights
+    files = FILES
     start = Started(network=asset_files(files.network), text=asset_files(files.text), codec=asset_files(files.codec))
     train(
         partial(
             DitJob,
-            NANO.network,
-            NANO.text,
-            FOLDER / NANO.weights.tokenizer,
+            NETWORK,
+            TEXT,
+            FOLDER / FILES.tokenizer,
             runs / "pool",
             batch=64 // workers,
             start=start if go_on else None,
@@ -106,25 +106,25 @@ def export(runs: Path, command: str) -> None:
         "data": "opensora_demo.training.worlds, rendered; no file from outside",
         "license": "Apache-2.0",
     }
-    files = NANO.weights
+    files = FILES
     if (runs / "vae" / "checkpoint.pt").exists() and (runs / "pool").exists():
-        vae = VideoVAE(NANO.codec)
+        vae = VideoVAE(CODEC)
         info = load_ema(runs / "vae", vae)
         latents, _ = load_pool(runs / "pool")
         shift, scale = latent_statistics(latents)
         vae.shift.copy_(shift)
         vae.scale.copy_(scale)
-        save_shards(vae.state_dict(), [FOLDER / f for f in files.codec], story | told(info, NANO.codec))
+        save_shards(vae.state_dict(), [FOLDER / f for f in files.codec], story | told(info, CODEC))
         video, _ = draw_clips(np.random.default_rng(7), 96)
         with torch.inference_mode():
             matrix = fit_matrix(vae.eval().encode(video), video)
         save_shards({"matrix": matrix}, [FOLDER / files.preview], story)
     if (runs / "dit" / "checkpoint.pt").exists():
-        both = TextToVideo(NANO.network, NANO.text, FOLDER / files.tokenizer)
+        both = TextToVideo(NETWORK, TEXT, FOLDER / files.tokenizer)
         info = load_ema(runs / "dit", both)
         both.dit.y_embedder.y_embedding.copy_(both.null.detach())
-        save_shards(both.dit.state_dict(), [FOLDER / f for f in files.network], story | told(info, NANO.network))
-        save_shards(both.text.state_dict(), [FOLDER / f for f in files.text], story | told(info, NANO.text))
+        save_shards(both.dit.state_dict(), [FOLDER / f for f in files.network], story | told(info, NETWORK))
+        save_shards(both.text.state_dict(), [FOLDER / f for f in files.text], story | told(info, TEXT))
     if (runs / "reader" / "checkpoint.pt").exists():
         reader = Reader()
         info = load_ema(runs / "reader", reader)
@@ -179,8 +179,8 @@ def main() -> None:
     if unknown := set(stages) - set(STAGES):
         parser.error(f"no stage called {', '.join(sorted(unknown))}")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if not (FOLDER / NANO.weights.tokenizer).exists():
-        build_tokenizer(str(FOLDER / NANO.weights.tokenizer))
+    if not (FOLDER / FILES.tokenizer).exists():
+        build_tokenizer(str(FOLDER / FILES.tokenizer))
     args.runs.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
         if stage not in stages:

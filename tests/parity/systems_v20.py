@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
 from opensora_demo.families.mmdit import MMDiTConditioning, MMDiTFamily
 from opensora_demo.models.mmdit import MMDiT, MMDiTConfig, pack, token_ids, unpack
 from opensora_demo.sampling.config import RectifiedFlowConfig
@@ -73,8 +74,6 @@ def run_schedule(case: Case) -> dict[str, Tensor]:
         if name.startswith("osci_gs_"):
             scale = float(name.removeprefix("osci_gs_"))
             out[name] = torch.tensor([oscillate(scale, i) for i in range(len(expected))])
-    from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
-
     with torch.device("meta"):
         codec = HunyuanVAE(HunyuanConfig())
     out["get_noise_shape"] = torch.tensor([2, codec.latent_channels, *codec.latent_size(9, 64, 96)])
@@ -187,8 +186,8 @@ def run_api(case: Case) -> dict[str, Tensor]:
     references = []
     for i in range(sum(name.startswith("ref") for name in x)):
         video = x[f"ref{i}"][None]
-        if hasattr(codec, "encode_moments"):
-            mean, log_variance = codec.encode_moments(video)
+        if isinstance(codec, HunyuanVAE):
+            mean, log_variance = codec.moments(video)
             z = mean + torch.exp(0.5 * log_variance) * draws.pop(0) if draws else mean
             references.append(codec.scale_latents(z)[0])
         else:
@@ -210,7 +209,7 @@ def run_api(case: Case) -> dict[str, Tensor]:
         *_, last = family.steps(noise, condition, request, lambda: noise)
         result = last.x
     frames = opt["num_frames"]
-    if hasattr(codec.cfg, "time_factor") and not causal:
+    if not causal:
         frames = size[1] * codec.cfg.time_factor
     video = codec.decode(result, frames)[:, :, : opt["num_frames"]]
     if not causal:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opensora_demo.catalog import NANO
+from opensora_demo.catalog.nano import FILES
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.present import unknown_sentence
 from opensora_demo.ui.words import CHIPS, compose, roll
@@ -26,7 +26,7 @@ def test_compose() -> None:
 
 def test_the_model_knows_every_chip() -> None:
     root = Path(__file__).resolve().parents[2]
-    file = root / "assets" / NANO.weights.folder / NANO.weights.tokenizer
+    file = root / "assets" / FILES.folder / FILES.tokenizer
     known = json.loads(file.read_text("utf-8"))["model"]["vocab"]
     words = {w for group in CHIPS.values() for phrase in group for w in re.findall(r"[a-z]+", phrase)}
     assert words <= set(known)

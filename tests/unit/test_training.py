@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opensora_demo.catalog import NANO
+from opensora_demo.catalog.nano import CODEC
 from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.training import pool
 from opensora_demo.training.adherence import format_table, held_out_prompts, reader_table, score
@@ -139,15 +139,15 @@ def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(pool, "SHARD", 2)
     torch.manual_seed(0)
     weights = tmp_path / "vae.pt"
-    torch.save(VideoVAE(NANO.codec).state_dict(), weights)
-    pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
+    torch.save(VideoVAE(CODEC).state_dict(), weights)
+    pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
     latents, scenes = pool.load_pool(tmp_path / "pool")
     assert latents.shape == (2, 16, 5, 8, 8)
     assert latents.dtype == np.float16
     assert len(scenes) == 2
-    pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)  # goes on
+    pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)  # goes on
     with pytest.raises(ValueError, match="another VAE or drawn from another seed"):
-        pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=2, workers=0)
-    torch.save(VideoVAE(NANO.codec).state_dict(), weights)
+        pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=2, workers=0)
+    torch.save(VideoVAE(CODEC).state_dict(), weights)
     with pytest.raises(ValueError, match="another VAE"):
-        pool.build_pool(NANO.codec, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
+        pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from opensora_demo.catalog import MODELS, NANO
+from opensora_demo.catalog.nano import FILES
 from opensora_demo.errors import WeightsError
 from opensora_demo.training.export import save_shards
 from opensora_demo.weights import ASSETS, load_module, missing_files, read_metadata
@@ -59,18 +60,18 @@ def test_assets_are_complete_and_small(spec: object) -> None:
     files = [f for f in ASSETS.rglob("*") if f.is_file()]
     assert all(f.stat().st_size < 10_000_000 for f in files)
     assert sum(f.stat().st_size for f in files) < 40_000_000
-    for name in NANO.weights.all_files():
+    for name in FILES.all_files():
         if name.endswith(".safetensors"):
-            story = read_metadata(ASSETS / NANO.weights.folder / name)
+            story = read_metadata(ASSETS / FILES.folder / name)
             assert story["command"].startswith("python -m opensora_demo.training nano --steps ")
             assert "/" not in story["command"]  # no path of the machine it was trained on
 
 
 def test_the_scores_of_nano_are_in_its_files_and_good() -> None:
-    for name in NANO.weights.all_files():
+    for name in FILES.all_files():
         if not name.endswith(".safetensors"):
             continue
-        scores = json.loads(read_metadata(ASSETS / NANO.weights.folder / name)["scores"])
+        scores = json.loads(read_metadata(ASSETS / FILES.folder / name)["scores"])
         assert scores["prompts"] >= 128
         assert all(scores["reader"][a] >= 0.97 for a in ("shape", "colour", "motion", "background"))
         free, guided = scores["guidance"]["1"], scores["guidance"]["4"]

@@ -1,0 +1,161 @@
+"""A tiny model of random weights for every family: pictures are noise, everything else is as in the published ones.
+
+They show that each version runs through the pipeline, the page and the command line, in a second and without files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from opensora_demo.catalog.published import V10, V11, V12, V13, V20, V20_DCAE
+from opensora_demo.catalog.spec import ModelSpec, RandomWeights
+from opensora_demo.codecs.dc_ae import DcAeConfig
+from opensora_demo.codecs.hunyuan import HunyuanConfig
+from opensora_demo.codecs.image_vae import ImageVaeConfig
+from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
+from opensora_demo.codecs.vae_v13 import VaeV13Config
+from opensora_demo.codecs.video_vae import VideoVaeConfig
+from opensora_demo.models.dit import DiTConfig
+from opensora_demo.models.mmdit import MMDiTConfig
+from opensora_demo.models.stdit import STDiTConfig
+from opensora_demo.models.stdit2 import STDiT2Config
+from opensora_demo.models.stdit3 import STDiT3Config
+from opensora_demo.models.stdit3_v13 import STDiT3V13Config
+from opensora_demo.sampling.config import IddpmConfig
+from opensora_demo.text.clip import ClipConfig
+from opensora_demo.text.t5 import T5Config
+from opensora_demo.types import Limits, Range
+
+_TEXT = T5Config(vocabulary=320, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32, dropout=0.0)
+_CLIP = ClipConfig(
+    vocabulary=320, width=24, layers=1, heads=2, hidden=48, max_tokens=32, bos=None, eos="</s>", pad="<pad>",
+    unknown="<unk>",
+)  # fmt: skip
+_IMAGE = ImageVaeConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
+_SIZE = ((32, 48),)
+_SUMMARY = "Random weights: noise, for debugging."
+
+
+def _tiny(spec: ModelSpec, limits: Limits) -> Limits:
+    """The version's own controls and defaults over a tiny picture and few steps."""
+    steps = replace(spec.limits.steps, default=4)
+    return replace(spec.limits, steps=steps, frames=limits.frames, default_frames=limits.default_frames, sizes_px=_SIZE)
+
+
+def _lengths(*frames: int) -> Limits:
+    return replace(V12.limits, frames=frames, default_frames=frames[-1])
+
+
+DIT = ModelSpec(
+    id="debug-1.0-dit",
+    title="debug · 1.0 DiT",
+    summary=_SUMMARY,
+    network=DiTConfig(input_size=(8, 4, 6), width=48, depth=2, heads=4, text_channels=24),
+    codec=_IMAGE,
+    clip=_CLIP,
+    sampler=IddpmConfig(),
+    weights=RandomWeights(),
+    limits=replace(_tiny(V10, _lengths(8)), guidance=Range(low=0, high=20, default=4, step=0.5)),
+    hidden=True,
+)
+LATTE = replace(
+    DIT,
+    id="debug-1.0-latte",
+    title="debug · 1.0 Latte",
+    network=DiTConfig(input_size=(8, 4, 6), width=48, depth=2, heads=4, text_channels=24, alternate=True),
+    sampler=IddpmConfig(method="dpm-solver++", guided_channels=None),
+)
+STDIT = replace(
+    V10,
+    id="debug-1.0",
+    title="debug · 1.0 STDiT",
+    summary=_SUMMARY,
+    network=STDiTConfig(input_size=(8, 4, 6), width=48, depth=1, heads=4, text_channels=32, max_tokens=32),
+    codec=_IMAGE,
+    text=_TEXT,
+    weights=RandomWeights(),
+    limits=_tiny(V10, _lengths(8)),
+    hidden=True,
+)
+PIXART = replace(
+    STDIT,
+    id="debug-1.0-pixart",
+    title="debug · 1.0 PixArt",
+    network=STDiTConfig(
+        input_size=(1, 4, 6), width=48, depth=1, heads=4, text_channels=32, max_tokens=32, temporal=False
+    ),
+    sampler=IddpmConfig(method="ddim"),
+    limits=_tiny(V10, _lengths(1)),
+)
+STDIT2 = replace(
+    V11,
+    id="debug-1.1",
+    title="debug · 1.1 STDiT2",
+    summary=_SUMMARY,
+    network=STDiT2Config(width=48, depth=1, heads=4, text_channels=32, max_tokens=32),
+    codec=_IMAGE,
+    text=_TEXT,
+    weights=RandomWeights(),
+    limits=_tiny(V11, _lengths(1, 8)),
+    hidden=True,
+)
+STDIT3 = replace(
+    V12,
+    id="debug-1.2",
+    title="debug · 1.2 STDiT3",
+    summary=_SUMMARY,
+    network=STDiT3Config(width=48, depth=1, heads=4, text_channels=32, max_tokens=32),
+    codec=VideoVaeConfig(image=_IMAGE, temporal=TemporalVaeConfig(filters=8, res_blocks=1, norm_groups=4)),
+    text=_TEXT,
+    weights=RandomWeights(),
+    limits=_tiny(V12, _lengths(1, 17, 34)),
+    hidden=True,
+)
+STDIT3_V13 = replace(
+    V13,
+    id="debug-1.3",
+    title="debug · 1.3 STDiT3",
+    summary=_SUMMARY,
+    network=STDiT3V13Config(width=48, depth=1, heads=4, text_channels=32, max_tokens=32, window=(2, 2)),
+    codec=VaeV13Config(channels=32, multipliers=(1, 1, 1, 1), res_blocks=0),
+    text=_TEXT,
+    weights=RandomWeights(),
+    limits=_tiny(V13, _lengths(1, 17, 33)),
+    hidden=True,
+)
+MMDIT = replace(
+    V20,
+    id="debug-2.0",
+    title="debug · 2.0 MMDiT",
+    summary=_SUMMARY,
+    network=MMDiTConfig(
+        width=48, heads=3, depth=1, depth_single=1, axes=(4, 6, 6), text_channels=32, pooled_channels=24
+    ),
+    codec=HunyuanConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4),
+    text=replace(_TEXT, attend_padding=True),
+    clip=_CLIP,
+    weights=RandomWeights(),
+    limits=_tiny(V20, _lengths(1, 9, 17)),
+    hidden=True,
+)
+MMDIT_DCAE = replace(
+    V20_DCAE,
+    id="debug-2.0-dcae",
+    title="debug · 2.0 MMDiT, DC-AE",
+    summary=_SUMMARY,
+    network=MMDiTConfig(
+        in_channels=16, patch=1, width=48, heads=3, depth=1, depth_single=1, axes=(4, 6, 6), text_channels=32,
+        pooled_channels=24,
+    ),  # fmt: skip
+    codec=DcAeConfig(
+        latent_channels=16, widths=(8, 16, 32), encoder_depths=(1, 1, 1), decoder_depths=(1, 1, 1),
+        attention=(False, False, True), time=(True, True, False),
+    ),  # fmt: skip
+    text=replace(_TEXT, attend_padding=True),
+    clip=_CLIP,
+    weights=RandomWeights(),
+    limits=_tiny(V20_DCAE, _lengths(1, 8, 16)),
+    hidden=True,
+)
+
+DEBUG = (DIT, LATTE, STDIT, PIXART, STDIT2, STDIT3, STDIT3_V13, MMDIT, MMDIT_DCAE)

@@ -1,0 +1,85 @@
+"""What an entry of the catalog says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from opensora_demo.codecs.dc_ae import DcAeConfig
+from opensora_demo.codecs.hunyuan import HunyuanConfig
+from opensora_demo.codecs.image_vae import ImageVaeConfig
+from opensora_demo.codecs.vae_v13 import VaeV13Config
+from opensora_demo.codecs.video_vae import VideoVaeConfig
+from opensora_demo.models.dit import DiTConfig
+from opensora_demo.models.mmdit import MMDiTConfig
+from opensora_demo.models.stdit import STDiTConfig
+from opensora_demo.models.stdit2 import STDiT2Config
+from opensora_demo.models.stdit3 import STDiT3Config
+from opensora_demo.models.stdit3_v13 import STDiT3V13Config
+from opensora_demo.sampling.config import SamplerConfig
+from opensora_demo.text.clip import ClipConfig
+from opensora_demo.text.t5 import T5Config
+from opensora_demo.types import Limits
+
+NetworkConfig = DiTConfig | STDiTConfig | STDiT2Config | STDiT3Config | STDiT3V13Config | MMDiTConfig
+CodecConfig = ImageVaeConfig | VideoVaeConfig | VaeV13Config | HunyuanConfig | DcAeConfig
+TextMode = Literal["cross-attention", "token concatenation", "pooled vector"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFiles:
+    """Where a model's weights are: safetensors files (each a shard of one state dict), tokenizers and the preview
+    matrix, under one folder. `embedded` folders are in `assets`."""
+
+    folder: str
+    network: tuple[str, ...]
+    codec: tuple[str, ...]
+    text: tuple[str, ...] = ()
+    tokenizer: str = ""
+    clip: tuple[str, ...] = ()
+    clip_tokenizer: str = ""
+    preview: str = ""
+    embedded: bool = False
+
+    def all_files(self) -> tuple[str, ...]:
+        names = (
+            *self.network, *self.codec, *self.text, self.tokenizer, *self.clip, self.clip_tokenizer, self.preview
+        )  # fmt: skip
+        return tuple(dict.fromkeys(filter(None, names)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomWeights:
+    """No files: values drawn from a seed, and a tokenizer of `assets`. Pictures are noise, everything else is real."""
+
+    seed: int = 0
+    tokenizer: str = "nano/tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model: what it is made of, where its weights are, and what it accepts.
+
+    `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2,
+    1.3). `hidden` entries are shown only when asked for.
+    """
+
+    id: str
+    title: str
+    summary: str
+    network: NetworkConfig
+    codec: CodecConfig
+    sampler: SamplerConfig
+    weights: WeightFiles | RandomWeights
+    limits: Limits
+    text: T5Config | None = None
+    clip: ClipConfig | None = None
+    aesthetic_score: float | None = None
+    hidden: bool = False
+
+    @property
+    def text_mode(self) -> TextMode:
+        """How the prompt reaches the network."""
+        if isinstance(self.network, MMDiTConfig):
+            return "token concatenation"
+        return "pooled vector" if isinstance(self.network, DiTConfig) else "cross-attention"

@@ -1,0 +1,154 @@
+"""Hunyuan's causal 3-D VAE, which Open-Sora 2.0 uses: 8 x in space, 4 x in time (4 k + 1 frames), 16 channels.
+
+The network is diffusers' AutoencoderKLHunyuanVideo, whose parameter names are the checkpoint's; tiling and the latent
+scale are Open-Sora's. Source: Open-Sora v2.0 opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.codecs.tiling import Tiling, spatial_tiles, temporal_tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HunyuanConfig:
+    """Numbers of the VAE; the defaults are the published one with tiles of 256 px and 64 frames.
+
+    DiT's convention: latents leave as latent_scale (z - latent_shift).
+    """
+
+    latent_channels: int = 16
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_groups: int = 32
+    mid_attention: bool = True
+    time_factor: int = 4
+    space_factor: int = 8
+    latent_scale: float = 0.476986
+    latent_shift: float = 0.0
+    tiling: Tiling = field(default_factory=lambda: Tiling(spatial=True, temporal=True))
+
+
+def _frame_causal_attention(attn: Any, x: Tensor) -> Tensor:
+    """Every token sees all tokens of its own frame and of those before. Frame by frame, so that no mask of tokens by
+    tokens is made (a 17-frame tile of 32 x 32 latents would need 1.2 GB for it)."""
+    t, h, w = x.shape[2:]
+    y = attn.group_norm(x.flatten(2)).transpose(1, 2)  # (b, t h w, c)
+    q, k, v = (
+        rearrange(project(y), "b n (heads d) -> b heads n d", heads=attn.heads)
+        for project in (attn.to_q, attn.to_k, attn.to_v)
+    )
+    size = h * w
+    frames = [
+        F.scaled_dot_product_attention(
+            q[:, :, at : at + size], k[:, :, : at + size], v[:, :, : at + size]
+        )
+        for at in range(0, t * size, size)
+    ]
+    y = attn.to_out[0](rearrange(torch.cat(frames, dim=2), "b heads n d -> b n (heads d)"))
+    return x + rearrange(y, "b (t h w) c -> b c t h w", t=t, h=h)
+
+
+def _middle_forward(middle: Any, x: Tensor) -> Tensor:
+    x = middle.resnets[0](x)
+    for attn, resnet in zip(middle.attentions, middle.resnets[1:], strict=True):
+        x = resnet(x if attn is None else _frame_causal_attention(attn, x))
+    return x
+
+
+class HunyuanVAE(nn.Module):
+    """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, 16, (t - 1) / 4 + 1, h / 8, w / 8).
+
+    Convolutions and attention look back only; the group norms pool over time, so that within a tile a later frame
+    changes earlier latents a little.
+    """
+
+    def __init__(self, cfg: HunyuanConfig) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKLHunyuanVideo  # late: importing diffusers takes longer than torch
+
+        self.cfg = cfg
+        levels = len(cfg.block_channels)
+        vae = AutoencoderKLHunyuanVideo(
+            latent_channels=cfg.latent_channels,
+            down_block_types=("HunyuanVideoDownBlock3D",) * levels,
+            up_block_types=("HunyuanVideoUpBlock3D",) * levels,
+            block_out_channels=cfg.block_channels,
+            layers_per_block=cfg.layers_per_block,
+            norm_num_groups=cfg.norm_groups,
+            mid_block_add_attention=cfg.mid_attention,
+            spatial_compression_ratio=cfg.space_factor,
+            temporal_compression_ratio=cfg.time_factor,
+        )
+        self.encoder, self.decoder = vae.encoder, vae.decoder
+        self.quant_conv, self.post_quant_conv = vae.quant_conv, vae.post_quant_conv
+        for side in (self.encoder, self.decoder):
+            side.mid_block.forward = partial(_middle_forward, side.mid_block)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.cfg.latent_channels
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        space = self.cfg.space_factor
+        return (frames - 1) // self.cfg.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
+
+    def _encode_tile(self, video: Tensor) -> Tensor:
+        return self.quant_conv(self.encoder(video))
+
+    def _decode_tile(self, z: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(z))
+
+    def _spatial(self, x: Tensor, *, decode: bool) -> Tensor:
+        """In square tiles where the frame is larger than one, else at once."""
+        t = self.cfg.tiling
+        run = self._decode_tile if decode else self._encode_tile
+        tile, out = (t.tile_latent, t.tile_px) if decode else (t.tile_px, t.tile_latent)
+        if t.spatial and max(x.shape[-2:]) > tile:
+            return spatial_tiles(x, run, tile, out, t.overlap)
+        return run(x)
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (clamped to [-30, 20]) of the posterior, before the scale."""
+        t = self.cfg.tiling
+        run = partial(self._spatial, decode=False)
+        if t.temporal and video.shape[2] > t.tile_frames:
+            tiles = temporal_tiles(video, run, t.tile_frames, t.tile_latent_frames, t.overlap, causal=True)
+            out = torch.cat(list(tiles), dim=2)
+        else:
+            out = run(video)
+        mean, log_variance = out.chunk(2, dim=1)
+        return mean, log_variance.clamp(-30.0, 20.0)
+
+    def scale_latents(self, z: Tensor) -> Tensor:
+        return self.cfg.latent_scale * (z - self.cfg.latent_shift)
+
+    def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.scale_latents(sample_gaussian(*self.moments(video), generator))
+
+    def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
+        """Decoded tiles in time; the whole clip at once where it is no longer than a tile."""
+        z = latents / self.cfg.latent_scale + self.cfg.latent_shift
+        t = self.cfg.tiling
+        run = partial(self._spatial, decode=True)
+        if not (t.temporal and z.shape[2] > t.tile_latent_frames):
+            yield run(z)[:, :, :frames]
+            return
+        left = frames
+        for part in temporal_tiles(z, run, t.tile_latent_frames, t.tile_frames, t.overlap, causal=True):
+            if left > 0:
+                yield part[:, :, :left]
+            left -= part.shape[2]
+
+    def decode(self, latents: Tensor, frames: int) -> Tensor:
+        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

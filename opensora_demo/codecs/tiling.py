@@ -1,0 +1,81 @@
+"""Coding a large clip in overlapping tiles that fade into each other, so that memory does not grow with its size.
+
+Source: Open-Sora v2.0 opensora/models/hunyuan_vae/autoencoder_kl_causal_3d.py, opensora/models/dc_ae/models/dc_ae.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """Sizes of a tile before (px, frames) and after coding, and the share of a tile that overlaps the next.
+
+    The two sizes need not be in the codec's proportion: DC-AE's published settings keep latent tiles of another one.
+    `spatial` and `temporal` switch each kind on, for clips that are larger than a tile.
+    """
+
+    spatial: bool = False
+    temporal: bool = False
+    tile_px: int = 256
+    tile_latent: int = 32
+    tile_frames: int = 64
+    tile_latent_frames: int = 16
+    overlap: float = 0.25
+
+
+def fade(a: Tensor, b: Tensor, axis: int, extent: int) -> None:
+    """Let the end of a run into the beginning of b along an axis, over at most `extent` places; changes b in place."""
+    extent = min(a.shape[axis], b.shape[axis], extent)
+    if extent == 0:
+        return
+    share = torch.arange(extent, device=b.device, dtype=b.dtype) / extent
+    share = share.view(-1, *[1] * (b.ndim - 1 - axis % b.ndim))
+    head = b.narrow(axis, 0, extent)
+    head.copy_(a.narrow(axis, a.shape[axis] - extent, extent) * (1 - share) + head * share)
+
+
+def spatial_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float) -> Tensor:
+    """Run over square tiles of (b, c, t, h, w); `tile` and `out_tile` are their sizes before and after."""
+    step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)
+    limit = out_tile - extent
+    above: list[Tensor] = []
+    rows = []
+    for top in range(0, x.shape[-2], step):
+        row: list[Tensor] = []
+        for left in range(0, x.shape[-1], step):
+            out = run(x[..., top : top + tile, left : left + tile])
+            if above:
+                fade(above[len(row)], out, -2, extent)
+            if row:
+                fade(row[-1], out, -1, extent)
+            row.append(out)
+        rows.append(torch.cat([out[..., :limit, :limit] for out in row], dim=-1))
+        above = row
+    return torch.cat(rows, dim=-2)
+
+
+def temporal_tiles(
+    x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool
+) -> Iterator[Tensor]:
+    """Run over tiles in time, yielding finished parts. A causal codec's tiles begin with one more frame, whose result
+    is dropped but in the first."""
+    step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)
+    limit, extra = out_tile - extent, int(causal)
+    before: Tensor | None = None
+    for start in range(0, x.shape[2], step):
+        out = run(x[:, :, start : start + tile + extra])
+        if before is None:
+            yield out[:, :, : limit + extra]
+        else:
+            out = out[:, :, extra:]
+            fade(before, out, 2, extent)
+            yield out[:, :, :limit]
+        before = out
