@@ -49,9 +49,17 @@ def main(argv: list[str] | None = None) -> int:
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:
         page.launch(
-            server_name=arguments.host, server_port=arguments.port, share=arguments.share, show_error=True,
-            max_file_size="30mb", ssr_mode=False, enable_monitoring=False, run_history=False, footer_links=["api"],
-            theme=build_theme(), css=page_css(),
+            server_name=arguments.host,
+            server_port=arguments.port,
+            share=arguments.share,
+            show_error=True,
+            max_file_size="30mb",
+            ssr_mode=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=["api"],
+            theme=build_theme(),
+            css=page_css(),
         )
     except OSError:
         where = f"{arguments.host}:{arguments.port}"

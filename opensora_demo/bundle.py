@@ -109,9 +109,7 @@ def build_codec(config: CodecConfig) -> nn.Module:
             assert_never(never)
 
 
-def build_family(
-    spec: ModelSpec, network: Network, text: T5TextEncoder | None, clip: ClipTextEncoder | None
-) -> Family:
+def build_family(spec: ModelSpec, network: Network, text: T5TextEncoder | None, clip: ClipTextEncoder | None) -> Family:
     """The conventions of a network's version around it. Raises WeightsError where the entry lacks an encoder."""
     match network:
         case DiT() if clip is not None and isinstance(spec.sampler, IddpmConfig):

@@ -13,6 +13,7 @@ from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
+from opensora_demo.codecs.tiling import Tiling
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.models.dit import DiTConfig
@@ -144,13 +145,25 @@ MMDIT_DCAE = replace(
     title="debug · 2.0 MMDiT, DC-AE",
     summary=_SUMMARY,
     network=MMDiTConfig(
-        in_channels=16, patch=1, width=48, heads=3, depth=1, depth_single=1, axes=(4, 6, 6), text_channels=32,
+        in_channels=16,
+        patch=1,
+        width=48,
+        heads=3,
+        depth=1,
+        depth_single=1,
+        axes=(4, 6, 6),
+        text_channels=32,
         pooled_channels=24,
-    ),  # fmt: skip
+    ),
     codec=DcAeConfig(
-        latent_channels=16, widths=(8, 16, 32), encoder_depths=(1, 1, 1), decoder_depths=(1, 1, 1),
-        attention=(False, False, True), time=(True, True, False),
-    ),  # fmt: skip
+        latent_channels=16,
+        widths=(8, 16, 32),
+        encoder_depths=(1, 1, 1),
+        decoder_depths=(1, 1, 1),
+        attention=(False, False, True),
+        time=(True, True, False),
+        tiling=Tiling(),
+    ),
     text=replace(_TEXT, attend_padding=True),
     clip=_CLIP,
     weights=RandomWeights(),

@@ -266,7 +266,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.project_in(z)
-        for stage in reversed(self.stages):  # type: ignore[arg-type]
+        for stage in reversed(self.stages):
             x = stage(x)
         return self.project_out(x)
 

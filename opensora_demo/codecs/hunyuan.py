@@ -50,9 +50,7 @@ def _frame_causal_attention(attn: Any, x: Tensor) -> Tensor:
     )
     size = h * w
     frames = [
-        F.scaled_dot_product_attention(
-            q[:, :, at : at + size], k[:, :, : at + size], v[:, :, : at + size]
-        )
+        F.scaled_dot_product_attention(q[:, :, at : at + size], k[:, :, : at + size], v[:, :, : at + size])
         for at in range(0, t * size, size)
     ]
     y = attn.to_out[0](rearrange(torch.cat(frames, dim=2), "b heads n d -> b n (heads d)"))

@@ -62,9 +62,7 @@ def spatial_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float)
     return torch.cat(rows, dim=-2)
 
 
-def temporal_tiles(
-    x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool
-) -> Iterator[Tensor]:
+def temporal_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool) -> Iterator[Tensor]:
     """Run over tiles in time, yielding finished parts. A causal codec's tiles begin with one more frame, whose result
     is dropped but in the first."""
     step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)

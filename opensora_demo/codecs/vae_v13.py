@@ -243,7 +243,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid(self.conv_in(z))
-        for level in reversed(self.up):  # type: ignore[arg-type]
+        for level in reversed(self.up):
             x = level(x)
         x = self.conv_out(F.pad(F.silu(self.norm_out(x)), (1, 1, 1, 1, 2, 0)))
         return x[:, :, self.surplus :]  # the first latent stands for one frame only
@@ -281,7 +281,8 @@ class VaeV13(nn.Module):
         return t, -(-height_px // factor), -(-width_px // factor)
 
     def _stats(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (z.new_tensor(v).view(1, -1, 1, 1, 1) for v in (VIDEO_MEAN, VIDEO_STD))
+        """Mean and std in float32 whatever the latents are in, as upstream's."""
+        mean, std = (torch.tensor(v, device=z.device).view(1, -1, 1, 1, 1) for v in (VIDEO_MEAN, VIDEO_STD))
         return mean, std
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,7 +299,7 @@ class VaeV13(nn.Module):
 
     def scale_latents(self, z: Tensor) -> Tensor:
         mean, std = self._stats(z)
-        return (z - mean) / std if self.cfg.normalise else z
+        return ((z - mean) / std).to(z.dtype) if self.cfg.normalise else z
 
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.scale_latents(sample_gaussian(*self.moments(video), generator))
@@ -306,7 +307,7 @@ class VaeV13(nn.Module):
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """Decoded chunks in order; the frame that two chunks share is the mean of both versions."""
         mean, std = self._stats(latents)
-        z = latents * std + mean if self.cfg.normalise else latents
+        z = (latents * std + mean).to(latents.dtype) if self.cfg.normalise else latents
         shared: Tensor | None = None
         left = frames
         parts = (z,) if self.cfg.chunk_frames is None else z.split(self._chunk_latents, dim=2)
@@ -316,7 +317,8 @@ class VaeV13(nn.Module):
                 x = torch.cat([0.5 * (shared + x[:, :, :1]), x[:, :, 1:]], dim=2)
             if self.cfg.overlap and i + 1 < len(parts):
                 x, shared = x[:, :, :-1], x[:, :, -1:]
-            yield x[:, :, :left]
+            if left > 0:
+                yield x[:, :, :left]
             left -= x.shape[2]
 
     def decode(self, latents: Tensor, frames: int) -> Tensor:

@@ -126,7 +126,7 @@ class DiT(nn.Module):
                 if p.ndim == 2:
                     nn.init.normal_(p, std=0.02)
         for module in (*self.blocks, self.final_layer):
-            nn.init.zeros_(module.adaLN_modulation[1].weight)  # type: ignore[index, union-attr, arg-type]
+            nn.init.zeros_(module.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def null_condition(self) -> Tensor:

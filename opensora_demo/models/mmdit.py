@@ -151,8 +151,8 @@ class DoubleBlock(nn.Module):
 
         q, k, v = self.img_attn.project(modulate(_norm(img), shift1, scale1))
         t_q, t_k, t_v = self.txt_attn.project(modulate(_norm(txt), t_shift1, t_scale1))
-        joined = (torch.cat(pair, dim=2) for pair in ((t_q, q), (t_k, k), (t_v, v)))  # text first
-        out = attend_rotated(*joined, rope, self.halves)  # type: ignore[call-arg, misc]
+        q, k, v = torch.cat([t_q, q], dim=2), torch.cat([t_k, k], dim=2), torch.cat([t_v, v], dim=2)  # text first
+        out = attend_rotated(q, k, v, rope, self.halves)
         t_out, out = out.split([txt.shape[1], img.shape[1]], dim=1)
 
         img = img + gate1 * self.img_attn.proj(out)
@@ -250,7 +250,7 @@ class MMDiT(nn.Module):
         self._tables: dict[tuple[object, ...], RotaryTable] = {}
 
     def initialise(self) -> None:
-        """Weights to start training from: xavier, 0.02 normal in embedders, zeros where a residual begins (adaLN-Zero)."""
+        """Weights to start training from: xavier, 0.02 normal in embedders, zeros in modulation and output."""
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(p)
@@ -317,7 +317,7 @@ class MMDiT(nn.Module):
         cond: Tensor | None = None,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """The same on packed tokens: img (b, n, in_channels), cond (b, n, in_channels + patch^2) -> (b, n, in_channels)."""
+        """The same on packed tokens: img (b, n, c) -> (b, n, c), c = in_channels; cond (b, n, c + patch^2)."""
         dtype = self.img_in.weight.dtype
         x = self.img_in(img.to(dtype))  # (b, n, d)
         if self.cfg.cond_embed:

@@ -98,7 +98,7 @@ class Block(nn.Module):
         return self.cross_attn(x.flatten(1, 3), text.keys[i], text.values[i], text.mask).view_as(x)
 
     def _attend(self, x: Tensor, at: Tables) -> Tensor:
-        b, t, h, w, _ = x.shape
+        b, _t, h, w, _ = x.shape
         if not self.temporal:
             y = self.attn(rearrange(x, "b t h w d -> (b t) (h w) d"), at.space)
             return rearrange(y, "(b t) (h w) d -> b t h w d", b=b, h=h)

@@ -21,7 +21,7 @@ class FinalLayer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
 
     def forward(self, x: Tensor, time: Tensor, still: Tensor, x_mask: Tensor | None) -> Tensor:
-        """x (b, t, s, d), time and still (b, d): embeddings of the step and of t = 0; x_mask (b, t) -> (b, t, s, out)."""
+        """x (b, t, s, d) -> (b, t, s, out); time and still (b, d) embed the step and t = 0; x_mask (b, t)."""
         x = self._modulate(x, time)  # with the raw time embedding, not the output of t_block
         if x_mask is not None:
             # The reference norms and modulates given frames a second time, on top of the first: kept, for equality.

@@ -48,10 +48,10 @@ def space_timesteps(sections: str, timesteps: int = TIMESTEPS) -> list[int]:
         if not 1 <= count <= length:
             raise ValueError(f"a section of {length} timesteps cannot give {count}")
         stride = 1.0 if count == 1 else (length - 1) / (count - 1)
-        at = 0.0
+        position = 0.0
         for _ in range(count):  # summed rather than multiplied: the reference rounds the running sum
-            kept.add(start + round(at))
-            at += stride
+            kept.add(start + round(position))
+            position += stride
         start += length
     return sorted(kept)
 
@@ -152,7 +152,9 @@ def sample(
         return
     process = Diffusion.respaced(str(steps), float32_betas=config.float32_betas)
     total = len(process.timestep_map)
-    starts = None if frame_mask is None else (frame_mask * total).int()  # (rows or 1, t): the index at which each starts
+    starts = (
+        None if frame_mask is None else (frame_mask * total).int()
+    )  # (rows or 1, t): the index at which each starts
     x, channels = noise, noise.shape[1]
     for i in range(total):
         index = total - 1 - i
@@ -177,9 +179,7 @@ def sample(
 
 def _check(out: Tensor, i: int, total: int) -> None:
     if not torch.isfinite(out).all():
-        raise NumericsError(
-            f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale"
-        )
+        raise NumericsError(f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale")
 
 
 def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:

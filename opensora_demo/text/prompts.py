@@ -14,7 +14,7 @@ from typing import Any
 
 @cache
 def _cleaner() -> Any:
-    """DeepFloyd's caption cleaning, which Open-Sora 1.x inherits through PixArt; diffusers keeps it. It uses no state."""
+    """DeepFloyd's caption cleaning, which 1.x inherits through PixArt; diffusers keeps it. It has no state."""
     from diffusers import PixArtAlphaPipeline  # late: it takes seconds to import
 
     return PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)
@@ -75,7 +75,7 @@ def scene_of(text: str, loop: int) -> str:
 
 
 def split_settings(text: str) -> tuple[str, dict[str, Any]]:
-    """ 'A wave.{"reference_path": ...}' -> ("A wave.", {...}): settings that upstream lets stand behind a prompt."""
+    """'A wave.{"reference_path": ...}' -> ("A wave.", {...}): settings that upstream lets stand behind a prompt."""
     found = re.search(r"\{.*\}$", text, re.DOTALL)
     if found is None:
         return text, {}

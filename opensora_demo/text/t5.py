@@ -15,8 +15,8 @@ from opensora_demo.text.prompts import clean_caption
 class T5Config:
     """Numbers of the encoder; the defaults are T5 v1.1 XXL, which every published Open-Sora uses.
 
-    `clean` tidies captions first, as 1.x was trained. `attend_padding` fills every prompt to `max_tokens` and masks nothing, as Open-Sora 2.0 was trained; otherwise
-    padding is masked and only a prompt's own tokens count.
+    `clean` tidies captions first, as 1.x was trained. `attend_padding` fills every prompt to `max_tokens` and masks
+    nothing, as 2.0 was trained; otherwise padding is masked and only a prompt's own tokens count.
     """
 
     vocabulary: int = 32128

@@ -105,8 +105,13 @@ class Stage(_Drawn):
 
     def __init__(self, value: Any = None, *, name: str, wide: bool = False, **kwargs: Any) -> None:
         super().__init__(
-            value, html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / "stage.js").read_text("utf-8"), elem_id=name, wide=wide, name=name, **kwargs,
+            value,
+            html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "stage.js").read_text("utf-8"),
+            elem_id=name,
+            wide=wide,
+            name=name,
+            **kwargs,
         )
 
 
@@ -115,6 +120,8 @@ class Composer(_Drawn):
 
     def __init__(self, value: Any = None, **kwargs: Any) -> None:
         super().__init__(
-            value, html_template='<div class="os-composer"></div>',
-            js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"), **kwargs,
+            value,
+            html_template='<div class="os-composer"></div>',
+            js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"),
+            **kwargs,
         )

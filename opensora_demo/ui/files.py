@@ -38,7 +38,7 @@ class OutputFolder:
     def sweep(self) -> None:
         """Delete all but the newest files; names end in random letters, so only times decide."""
         files = sorted(self.path.glob("*.mp4"), key=_modified, reverse=True)
-        for old in files[self._keep - 1:]:
+        for old in files[self._keep - 1 :]:
             old.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -54,7 +54,11 @@ class Handlers:
     """The functions behind the page and the API. Holds nothing of any one visitor."""
 
     def __init__(
-        self, bundles: BundleSource, *, generate: Generate = run_pipeline, files: OutputFolder | None = None,
+        self,
+        bundles: BundleSource,
+        *,
+        generate: Generate = run_pipeline,
+        files: OutputFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bundles = bundles
@@ -66,9 +70,7 @@ class Handlers:
 
     # --- requests
 
-    def parse(
-        self, raw: Mapping[str, Any], pictures: Pictures, model: object
-    ) -> tuple[ModelSpec, GenerationRequest]:
+    def parse(self, raw: Mapping[str, Any], pictures: Pictures, model: object) -> tuple[ModelSpec, GenerationRequest]:
         """The request of a form or call. Raises RequestError."""
         spec = find_model(model)
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
@@ -89,7 +91,8 @@ class Handlers:
     def _write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
         settings = request.settings() | {
-            "seconds": {k: round(v, 3) for k, v in done.seconds.items()}, "unknown": list(done.unknown),
+            "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
+            "unknown": list(done.unknown),
         }
         frames = done.clips[0].frames
         if len(done.clips) > 1:
@@ -130,29 +133,67 @@ class Handlers:
             raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
 
     def page_generate(
-        self, prompt: Any, negative: Any, reference: Any, last_frame: Any, edit: Any, fps: Any, frames: Any, steps: Any,
-        guidance: Any, rule: Any, image_guidance: Any, motion_score: Any, seed: Any, model: Any, request: gr.Request,
+        self,
+        prompt: Any,
+        negative: Any,
+        reference: Any,
+        last_frame: Any,
+        edit: Any,
+        fps: Any,
+        frames: Any,
+        steps: Any,
+        guidance: Any,
+        rule: Any,
+        image_guidance: Any,
+        motion_score: Any,
+        seed: Any,
+        model: Any,
+        request: gr.Request,
     ) -> Iterator[View]:
         raw = raw_form(
-            prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance, seed=seed,
+            prompt=prompt,
+            negative=negative,
+            fps=fps,
+            frames=frames,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
             **self.of_model(model, edit, rule, image_guidance, motion_score),
         )
         yield from self.page(raw, (reference, last_frame), model, request.session_hash)
 
     def page_compare(
-        self, prompt: Any, negative: Any, reference: Any, last_frame: Any, edit: Any, fps: Any, frames: Any, steps: Any,
-        scales: Any, rule: Any, image_guidance: Any, motion_score: Any, seed: Any, model: Any, request: gr.Request,
+        self,
+        prompt: Any,
+        negative: Any,
+        reference: Any,
+        last_frame: Any,
+        edit: Any,
+        fps: Any,
+        frames: Any,
+        steps: Any,
+        scales: Any,
+        rule: Any,
+        image_guidance: Any,
+        motion_score: Any,
+        seed: Any,
+        model: Any,
+        request: gr.Request,
     ) -> Iterator[View]:
         with sentences():
             raw = raw_form(
-                prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance_list(scales),
-                seed=seed, **self.of_model(model, edit, rule, image_guidance, motion_score),
+                prompt=prompt,
+                negative=negative,
+                fps=fps,
+                frames=frames,
+                steps=steps,
+                guidance=guidance_list(scales),
+                seed=seed,
+                **self.of_model(model, edit, rule, image_guidance, motion_score),
             )
         yield from self.page(raw, (reference, last_frame), model, request.session_hash)
 
-    def of_model(
-        self, model: object, edit: Any, rule: Any, image_guidance: Any, motion_score: Any
-    ) -> dict[str, Any]:
+    def of_model(self, model: object, edit: Any, rule: Any, image_guidance: Any, motion_score: Any) -> dict[str, Any]:
         """Those of the settings only some models have that are shown for this one; a hidden control keeps the value
         it had for another model and says nothing."""
         with sentences():
@@ -203,9 +244,21 @@ class Handlers:
                         yield str(file), settings
 
     def api_generate(
-        self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
-        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None, last_frame: Any = None,
-        edit: Any = None, rule: Any = None, image_guidance: Any = None, motion_score: Any = None,
+        self,
+        prompt: Any = None,
+        negative: Any = None,
+        reference: Any = None,
+        fps: Any = None,
+        frames: Any = None,
+        steps: Any = None,
+        guidance: Any = None,
+        seed: Any = None,
+        model: Any = None,
+        last_frame: Any = None,
+        edit: Any = None,
+        rule: Any = None,
+        image_guidance: Any = None,
+        motion_score: Any = None,
     ) -> Iterator[tuple[str | None, View]]:
         """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
 
@@ -215,22 +268,51 @@ class Handlers:
         if isinstance(guidance, list | tuple):
             guidance = str(guidance)  # several scales are /compare's: refused by the schema as no number
         raw = raw_form(
-            prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps, guidance=guidance, seed=seed,
-            edit=edit, rule=rule, image_guidance=image_guidance, motion_score=motion_score,
+            prompt=prompt,
+            negative=negative,
+            fps=fps,
+            frames=frames,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            edit=edit,
+            rule=rule,
+            image_guidance=image_guidance,
+            motion_score=motion_score,
         )
         yield from self._call(raw, (reference, last_frame), model)
 
     def api_compare(
-        self, prompt: Any = None, negative: Any = None, reference: Any = None, fps: Any = None, frames: Any = None,
-        steps: Any = None, guidance: Any = None, seed: Any = None, model: Any = None, last_frame: Any = None,
-        edit: Any = None, rule: Any = None, image_guidance: Any = None, motion_score: Any = None,
+        self,
+        prompt: Any = None,
+        negative: Any = None,
+        reference: Any = None,
+        fps: Any = None,
+        frames: Any = None,
+        steps: Any = None,
+        guidance: Any = None,
+        seed: Any = None,
+        model: Any = None,
+        last_frame: Any = None,
+        edit: Any = None,
+        rule: Any = None,
+        image_guidance: Any = None,
+        motion_score: Any = None,
     ) -> Iterator[tuple[str | None, View]]:
         """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7"; answers one labelled grid mp4."""
         with sentences():
             raw = raw_form(
-                prompt=prompt, negative=negative, fps=fps, frames=frames, steps=steps,
-                guidance=guidance_list(DEFAULT_SCALES if guidance is None else guidance), seed=seed,
-                edit=edit, rule=rule, image_guidance=image_guidance, motion_score=motion_score,
+                prompt=prompt,
+                negative=negative,
+                fps=fps,
+                frames=frames,
+                steps=steps,
+                guidance=guidance_list(DEFAULT_SCALES if guidance is None else guidance),
+                seed=seed,
+                edit=edit,
+                rule=rule,
+                image_guidance=image_guidance,
+                motion_score=motion_score,
             )
         yield from self._call(raw, (reference, last_frame), model)
 

@@ -40,7 +40,8 @@ def load_examples() -> list[dict[str, Any]]:
         return []
     return [
         entry | {"file": file_data(folder / entry["file"]), "chips": chips(entry["settings"] | {"seed": entry["seed"]})}
-        for entry in entries if (folder / entry["file"]).is_file()
+        for entry in entries
+        if (folder / entry["file"]).is_file()
     ]
 
 
@@ -104,7 +105,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 7200), fill_width=True) as page:
         gr.HTML(
             f'<header class="os-head"><h1>{TITLE}</h1><p>Type a sentence and watch noise turn into it, step by step, '
-            "on this machine.</p></header>", js_on_load=None,
+            "on this machine.</p></header>",
+            js_on_load=None,
         )
         with gr.Tabs(elem_classes="os-tabs"):
             with gr.Tab("Generate"), gr.Row(elem_classes="os-columns"):
@@ -112,8 +114,12 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                     stage = Stage({"phase": "idle", "examples": examples}, name="stage")
                 with gr.Column(elem_classes="os-right", min_width=320):
                     prompt = PlainText(
-                        label="Prompt", lines=1, max_lines=5, placeholder="a red ball bouncing over a meadow",
-                        info="What the clip shows. Enter runs it.", elem_id="prompt",
+                        label="Prompt",
+                        lines=1,
+                        max_lines=5,
+                        placeholder="a red ball bouncing over a meadow",
+                        info="What the clip shows. Enter runs it.",
+                        elem_id="prompt",
                     )
                     composer = Composer(dict(CHIPS), elem_id="composer")
                     with gr.Row(elem_classes="os-buttons"):
@@ -124,66 +130,109 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         with gr.Row():
                             steps = slider(limits.steps, "Steps", "More steps: cleaner picture, longer wait.")
                             guidance = slider(
-                                limits.guidance, "Guidance scale",
+                                limits.guidance,
+                                "Guidance scale",
                                 "How hard the prompt pulls. 1 is no pull; too much burns the colours.",
                             )
                         with gr.Row():
                             fps = slider(
-                                limits.fps, "FPS",
+                                limits.fps,
+                                "FPS",
                                 "Told to the model and used by the file: higher means smaller moves per frame, a "
                                 "shorter clip.",
                             )
                             frames = PlainRadio(
-                                list(limits.frames), value=limits.default_frames, label="Frames",
+                                list(limits.frames),
+                                value=limits.default_frames,
+                                label="Frames",
                                 info="Pictures in the clip. Its length is frames divided by FPS.",
                             )
                         with gr.Row(elem_classes="os-seed-row"):
                             with gr.Row(elem_classes="os-seed"):
                                 seed = PlainText(
-                                    label="Seed", value="", lines=1, max_lines=1, placeholder="random",
-                                    elem_id="seed", min_width=120,
+                                    label="Seed",
+                                    value="",
+                                    lines=1,
+                                    max_lines=1,
+                                    placeholder="random",
+                                    elem_id="seed",
+                                    min_width=120,
                                     info="Same seed, same noise, same clip. Empty: a new one.",
                                 )
                                 dice = gr.Button("Random", size="sm", elem_id="random-seed", min_width=72, scale=0)
                             model = PlainDropdown(
-                                models, value=DEFAULT_MODEL, label="Model", elem_id="model", min_width=200,
+                                models,
+                                value=DEFAULT_MODEL,
+                                label="Model",
+                                elem_id="model",
+                                min_width=200,
                                 info="Which network draws. The settings follow what it accepts.",
                             )
                         note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
                         with gr.Row():
                             rule = PlainRadio(
-                                list(limits.rules), value=limits.rules[0], label="Guidance rule",
-                                visible=len(limits.rules) > 1, elem_id="rule",
+                                list(limits.rules),
+                                value=limits.rules[0],
+                                label="Guidance rule",
+                                visible=len(limits.rules) > 1,
+                                elem_id="rule",
                                 info="Oscillating: full for ten steps, then at every other one.",
                             )
                             image_guidance = slider(
-                                limits.image_guidance, "Image guidance", "How hard given frames pull.",
+                                limits.image_guidance,
+                                "Image guidance",
+                                "How hard given frames pull.",
                             )
                             motion_score = slider(
-                                limits.motion_score, "Motion score", "Told to the model: more is livelier.",
+                                limits.motion_score,
+                                "Motion score",
+                                "Told to the model: more is livelier.",
                             )
                     with gr.Accordion("Negative prompt and first frame", open=False, elem_classes="os-fold"):
                         negative = PlainText(
-                            label="Negative prompt", lines=1, max_lines=3, placeholder="nothing",
+                            label="Negative prompt",
+                            lines=1,
+                            max_lines=3,
+                            placeholder="nothing",
                             info="What guidance pushes away from. Without effect at guidance 1.",
                         )
                         reference = ReferenceImage(
-                            label="First frame", sources=["upload"], type="filepath", height=200,
-                            elem_id="reference", buttons=[],
+                            label="First frame",
+                            sources=["upload"],
+                            type="filepath",
+                            height=200,
+                            elem_id="reference",
+                            buttons=[],
                         )
                         last_frame = ReferenceImage(
-                            label="Last frame", sources=["upload"], type="filepath", height=200,
-                            elem_id="last-frame", buttons=[], visible=limits.last_frame,
+                            label="Last frame",
+                            sources=["upload"],
+                            type="filepath",
+                            height=200,
+                            elem_id="last-frame",
+                            buttons=[],
+                            visible=limits.last_frame,
                         )
                         edit = PlainSlider(
-                            0, 1, value=0, step=0.05, label="Freedom of given frames", buttons=[], visible=limits.edit,
+                            0,
+                            1,
+                            value=0,
+                            step=0.05,
+                            label="Freedom of given frames",
+                            buttons=[],
+                            visible=limits.edit,
                             info="0 keeps them exactly; 0.4 lets the last 40 % of the way redraw them.",
                         )
                         hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
             with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
                 with gr.Row(elem_classes="os-compare-row"):
                     scales = PlainText(
-                        label="Guidance scales", value=DEFAULT_SCALES, lines=1, max_lines=1, elem_id="scales", scale=3,
+                        label="Guidance scales",
+                        value=DEFAULT_SCALES,
+                        lines=1,
+                        max_lines=1,
+                        elem_id="scales",
+                        scale=3,
                         info="Up to six clips from the same prompt, noise and settings as on the first tab.",
                     )
                     compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=1, min_width=120)
@@ -196,7 +245,10 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         follows = [fps, frames, steps, guidance, *extra, reference, last_frame, edit, hint, note]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run: dict[str, Any] = {
-            **quiet, "concurrency_limit": MAX_AT_ONCE, "concurrency_id": "runs", "trigger_mode": "once",
+            **quiet,
+            "concurrency_limit": MAX_AT_ONCE,
+            "concurrency_id": "runs",
+            "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
         picked = [prompt, negative, fps, frames, steps, guidance, seed]
@@ -219,8 +271,20 @@ def add_api(handlers: Handlers) -> None:
     hidden = gr.Button(visible=False)
     for function, name in ((handlers.api_generate, "generate"), (handlers.api_compare, "compare")):
         labels = (
-            "prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model", "last_frame",
-            "edit", "rule", "image_guidance", "motion_score",
+            "prompt",
+            "negative",
+            "reference",
+            "fps",
+            "frames",
+            "steps",
+            "guidance",
+            "seed",
+            "model",
+            "last_frame",
+            "edit",
+            "rule",
+            "image_guidance",
+            "motion_score",
         )
         inputs = [
             (ReferenceImage if label in ("reference", "last_frame") else AnyValue)(label=label, visible=False)
@@ -228,6 +292,11 @@ def add_api(handlers: Handlers) -> None:
         ]
         outputs = [gr.File(label="mp4", visible=False), gr.JSON(label="settings", visible=False)]
         hidden.click(
-            function, inputs, outputs, api_name=name, concurrency_limit=MAX_AT_ONCE, concurrency_id="runs",
+            function,
+            inputs,
+            outputs,
+            api_name=name,
+            concurrency_limit=MAX_AT_ONCE,
+            concurrency_id="runs",
             show_progress="hidden",
         )

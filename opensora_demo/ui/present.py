@@ -42,8 +42,11 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     scales = guidance if isinstance(guidance, list) else [guidance]
     length = settings["frames"] / settings["fps"]
     return [
-        ["model", settings["model"]], ["seed", str(settings["seed"])], ["steps", str(settings["steps"])],
-        ["guidance", ", ".join(map(number, scales))], ["fps", str(settings["fps"])],
+        ["model", settings["model"]],
+        ["seed", str(settings["seed"])],
+        ["steps", str(settings["steps"])],
+        ["guidance", ", ".join(map(number, scales))],
+        ["fps", str(settings["fps"])],
         ["length", f"{length:.1f} s"],
     ]
 
@@ -63,11 +66,22 @@ class RunView:
         self._steps: list[View] = []
         self._model = spec.id
         self._view: View = {
-            "run": run, "phase": "loading", "text": "Starting", "prompt": request.prompt, "elapsed": 0.0, "left": None,
-            "total": request.steps, "fps": request.fps, "frames": request.shape.frames, "latent": 1,
+            "run": run,
+            "phase": "loading",
+            "text": "Starting",
+            "prompt": request.prompt,
+            "elapsed": 0.0,
+            "left": None,
+            "total": request.steps,
+            "fps": request.fps,
+            "frames": request.shape.frames,
+            "latent": 1,
             "cell": [max(scale, 1) * request.shape.width_px, max(scale, 1) * request.shape.height_px],
             "labels": [f"guidance {number(g)}" for g in request.guidance] if compare else [],
-            "chips": chips(request.settings()), "steps": self._steps, "clip": None, "note": "",
+            "chips": chips(request.settings()),
+            "steps": self._steps,
+            "clip": None,
+            "note": "",
         }
 
     @property
@@ -110,9 +124,13 @@ class RunView:
 
     def _step(self, event: StepPreview) -> None:
         done, total = event.index + 1, event.total
-        self._steps.append({
-            "i": done, "t": round(event.t, 3), "p": [jpeg_strip(p, PREVIEW_PX) for p in event.previews],
-        })
+        self._steps.append(
+            {
+                "i": done,
+                "t": round(event.t, 3),
+                "p": [jpeg_strip(p, PREVIEW_PX) for p in event.previews],
+            }
+        )
         self._view["latent"] = int(event.previews[0].shape[0])
         self._view["left"] = round(event.seconds / done * (total - done), 2)
         if done < total:

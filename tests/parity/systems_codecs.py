@@ -155,7 +155,9 @@ def run_v13(case: Case) -> dict[str, Tensor]:
     model = case.config["model"]
     encoder, decoder = model["encoder"], model["decoder"]
     assert model["normalization"] in (None, "video"), "the published normalisation, or none"
-    assert encoder["double_z"] and encoder["ch"] == decoder["ch"] and encoder["ch_mult"] == decoder["ch_mult"]
+    assert encoder["double_z"]
+    assert encoder["ch"] == decoder["ch"]
+    assert encoder["ch_mult"] == decoder["ch_mult"]
     chunked = model["micro_batch_size"] is not None and model["micro_frame_size"] is not None
     vae = VaeV13(
         VaeV13Config(
@@ -188,7 +190,8 @@ def run_v13(case: Case) -> dict[str, Tensor]:
 
 
 def hunyuan(model: Model) -> HunyuanVAE:
-    assert model["act_fn"] == "silu" and model["in_channels"] == model["out_channels"] == 3
+    assert model["act_fn"] == "silu"
+    assert model["in_channels"] == model["out_channels"] == 3
     return HunyuanVAE(
         HunyuanConfig(
             latent_channels=model["latent_channels"],
@@ -237,12 +240,17 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
     """`attrs` are set after construction in the reference, where the latent tile sizes keep their values (Q20)."""
     encoder, decoder = model["encoder"], model["decoder"]
     kinds = {"ResBlock": False, "EViT_GLU": True, "EViTS5_GLU": True}
-    assert encoder["block_type"] == decoder["block_type"] and encoder["width_list"] == decoder["width_list"]
+    assert encoder["block_type"] == decoder["block_type"]
+    assert encoder["width_list"] == decoder["width_list"]
     assert encoder["temporal_downsample"] == decoder["temporal_upsample"]
-    assert encoder["downsample_block_type"] == "Conv" and decoder["upsample_block_type"] == "InterpolateConv"
+    assert encoder["downsample_block_type"] == "Conv"
+    assert decoder["upsample_block_type"] == "InterpolateConv"
     assert encoder["norm"] == decoder["norm"] == decoder["out_norm"] == "rms3d"
-    assert encoder["act"] == decoder["act"] == "silu" and decoder["out_act"] == "relu"
-    assert encoder["out_norm"] is None and encoder["out_act"] is None and not encoder["double_latent"]
+    assert encoder["act"] == decoder["act"] == "silu"
+    assert decoder["out_act"] == "relu"
+    assert encoder["out_norm"] is None
+    assert encoder["out_act"] is None
+    assert not encoder["double_latent"]
     attention = {kind for kind in encoder["block_type"] if kinds[kind]}
     assert len(attention) <= 1
     settings = model | (attrs or {})

@@ -174,7 +174,8 @@ def run_spacing(case: Case) -> dict[str, Tensor]:
 
 
 def check_scheduler(scheduler: dict[str, Any]) -> None:
-    assert scheduler["noise_schedule"] == "linear" and scheduler["diffusion_steps"] == 1000
+    assert scheduler["noise_schedule"] == "linear"
+    assert scheduler["diffusion_steps"] == 1000
     assert not scheduler["predict_xstart"]
 
 

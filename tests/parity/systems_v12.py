@@ -62,9 +62,9 @@ def run_stdit3(case: Case) -> dict[str, Tensor]:
     text = text_keys(network, model, x["y"], x.get("mask"))
     size = {"fps": x["fps"], "height_px": float(x["height"][0]), "width_px": float(x["width"][0])}
     out = {"forward_no_x_mask": network(x["x"], x["t"], text, **size)}
-    out["forward"] = network(x["x"], x["t"], text, x_mask=x["x_mask"].bool(), **size) if "x_mask" in x else out[
-        "forward_no_x_mask"
-    ]
+    out["forward"] = (
+        network(x["x"], x["t"], text, x_mask=x["x_mask"].bool(), **size) if "x_mask" in x else out["forward_no_x_mask"]
+    )
     return out
 
 
@@ -106,9 +106,7 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
         z, mask, mine = x["z"][row], None, [d[row : row + 1] for d in draws]
         if config.get("mask_strategy"):
             strategy = config["mask_strategy"][row]
-            z, frame_mask = apply_strategy(
-                z, grouped(x, row), strategy, config.get("loop_i", 0), config.get("align")
-            )
+            z, frame_mask = apply_strategy(z, grouped(x, row), strategy, config.get("loop_i", 0), config.get("align"))
             mask = frame_mask[None]
             out.setdefault("z_after_mask_strategy", []).append(z[None])
             out.setdefault("frame_mask", []).append(mask)
@@ -155,7 +153,9 @@ def run_transform(case: Case) -> dict[str, Tensor]:
     out["train_loss"] = loss(xt).mean(1)
     if "loss_mask" in x:
         counts = x["loss_mask"].float()
-        mixed = torch.where(x["loss_mask"].bool()[:, None, :, None, None], xt, x["x0"])  # frames that do not count are clean
+        mixed = torch.where(
+            x["loss_mask"].bool()[:, None, :, None, None], xt, x["x0"]
+        )  # frames that do not count are clean
         out["train_loss_masked"] = (loss(mixed) * counts).sum(1) / counts.sum(1)
     return out
 

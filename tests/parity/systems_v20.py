@@ -50,7 +50,13 @@ def run_mmdit(case: Case) -> dict[str, Tensor]:
     x = case.inputs
     ids = torch.cat([x["txt_ids"], x["img_ids"]], dim=1)[:, None]  # (b, 1, n, 3)
     out = network.forward_tokens(
-        x["img"], x["timesteps"], x["txt"], x["y_vec"], network.rope_of(ids), cond=x.get("cond"), guidance=x.get("guidance")
+        x["img"],
+        x["timesteps"],
+        x["txt"],
+        x["y_vec"],
+        network.rope_of(ids),
+        cond=x.get("cond"),
+        guidance=x.get("guidance"),
     )
     return {"forward": out}
 
@@ -161,7 +167,9 @@ def run_denoise(case: Case) -> dict[str, Tensor]:
             if f"call_{i:02d}_pred" in case.expected:
                 wanted = torch.ones(1, branches, dtype=torch.bool)
                 predictions = family.predictions(latent_before, times[i], condition, wanted)
-                found[f"call_{i:02d}_pred"] = torch.cat([pack(p, network.cfg.patch) for p in predictions if p is not None])
+                found[f"call_{i:02d}_pred"] = torch.cat(
+                    [pack(p, network.cfg.patch) for p in predictions if p is not None]
+                )
         for key, value in found.items():
             out.setdefault(key, []).append(value)
     # rows of a batch are ordered branch by branch: [prompt 0, prompt 1, ..., null 0, null 1, ...]
@@ -176,7 +184,8 @@ def run_api(case: Case) -> dict[str, Tensor]:
     case.fill(network, "mmdit")
     codec: Any = hunyuan(config["hunyuan"]) if "hunyuan" in config else dc_ae(config["dcae"])
     case.fill(codec, "vae")
-    assert config["n"] == 1 and opt["method"] in ("i2v", "distill")
+    assert config["n"] == 1
+    assert opt["method"] in ("i2v", "distill")
     height, width = (-(-opt[side] // 16) * 16 for side in ("height", "width"))
     kind = config["cond_type"] if opt["method"] == "i2v" else "distill"
     draws = case.draws()
@@ -201,7 +210,9 @@ def run_api(case: Case) -> dict[str, Tensor]:
     if opt.get("flow_shift") is not None or opt.get("shift") is False:
         tokens = size[2] * size[3] // network.cfg.patch**2
         times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
-        *_, last = MMDiTFamily(None, None, network, RectifiedFlowConfig(), causal=causal).denoise(noise, condition, times)  # type: ignore[arg-type]
+        *_, last = MMDiTFamily(None, None, network, RectifiedFlowConfig(), causal=causal).denoise(
+            noise, condition, times
+        )  # type: ignore[arg-type]
         result = torch.where(mask.bool(), latent, last.x) if "i2v" in kind else last.x
     else:
         family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
