@@ -22,8 +22,10 @@ from opensora_demo.codecs.tiling import Tiling, spatial_tiles, temporal_tiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HunyuanConfig:
-    """Numbers of the VAE; the defaults are the published one with tiles of 256 px and 64 frames.
+    """Numbers of the VAE; the defaults are the published one.
 
+    Open-Sora's settings tile in space only (256 px); tiling in time too (64 frames) takes a fraction of the memory, but
+    cuts the causal past at each tile, so that the numbers differ a little.
     DiT's convention: latents leave as latent_scale (z - latent_shift).
     """
 
@@ -36,12 +38,12 @@ class HunyuanConfig:
     space_factor: int = 8
     latent_scale: float = 0.476986
     latent_shift: float = 0.0
-    tiling: Tiling = field(default_factory=lambda: Tiling(spatial=True, temporal=True))
+    tiling: Tiling = field(default_factory=lambda: Tiling(spatial=True))
 
 
 def _frame_causal_attention(attn: Any, x: Tensor) -> Tensor:
     """Every token sees all tokens of its own frame and of those before. Frame by frame, so that no mask of tokens by
-    tokens is made (a 17-frame tile of 32 x 32 latents would need 1.2 GB for it)."""
+    tokens is made (129 frames in a tile of 256 px would need 4.6 GB for it)."""
     t, h, w = x.shape[2:]
     y = attn.group_norm(x.flatten(2)).transpose(1, 2)  # (b, t h w, c)
     q, k, v = (

@@ -47,11 +47,11 @@ def space_timesteps(sections: str, timesteps: int = TIMESTEPS) -> list[int]:
         length = size + (1 if i < extra else 0)
         if not 1 <= count <= length:
             raise ValueError(f"a section of {length} timesteps cannot give {count}")
-        stride = 1.0 if count == 1 else (length - 1) / (count - 1)
+        apart = 1.0 if count == 1 else (length - 1) / (count - 1)
         position = 0.0
         for _ in range(count):  # summed rather than multiplied: the reference rounds the running sum
             kept.add(start + round(position))
-            position += stride
+            position += apart
         start += length
     return sorted(kept)
 

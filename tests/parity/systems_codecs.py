@@ -24,6 +24,7 @@ from opensora_demo.pipeline import to_frames
 from .reference import Case, weight
 
 Model = dict[str, Any]
+WHOLE = 10**6  # the reference's None: no chunks
 
 
 def by_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -73,10 +74,10 @@ def run_pipeline(case: Case) -> dict[str, Tensor]:
                 block_channels=tuple(image["block_out_channels"]),
                 layers_per_block=image["layers_per_block"],
                 norm_groups=image["norm_num_groups"],
-                micro_batch=model["micro_batch_size"],
+                micro_batch=model["micro_batch_size"] or WHOLE,
             ),
             temporal=temporal_config(model["vae_temporal"]),
-            chunk_frames=model["micro_frame_size"],
+            chunk_frames=model["micro_frame_size"] or WHOLE,
         )
     )
     case.fill(vae)
@@ -127,7 +128,13 @@ def run_convolutions(case: Case) -> dict[str, Tensor]:
 
             stride = c.get("stride", 1)
             conv: Any = HunyuanVideoCausalConv3d(
-                c["chan_in"], c["chan_out"], kernel, stride if isinstance(stride, int) else tuple(stride)
+                c["chan_in"],
+                c["chan_out"],
+                kernel,
+                stride if isinstance(stride, int) else tuple(stride),
+                dilation=c.get("dilation", 1),
+                bias=c.get("bias", True),
+                pad_mode=c.get("pad_mode", "replicate"),
             )
         else:
             stride = c.get("strides") or ((c["stride"], 1, 1) if "stride" in c else (1, 1, 1))
@@ -156,8 +163,10 @@ def run_v13(case: Case) -> dict[str, Tensor]:
     encoder, decoder = model["encoder"], model["decoder"]
     assert model["normalization"] in (None, "video"), "the published normalisation, or none"
     assert encoder["double_z"]
-    assert encoder["ch"] == decoder["ch"]
-    assert encoder["ch_mult"] == decoder["ch_mult"]
+    for key in ("ch", "ch_mult", "num_res_blocks", "z_channels"):
+        assert encoder[key] == decoder[key], key
+    assert decoder.get("temporal_downsample", 4) == 4, "the reference counts latents of a chunk by 4"
+    assert len(encoder["down_sampling_layer"]) == len(decoder["temporal_up_layers"]) == 2
     chunked = model["micro_batch_size"] is not None and model["micro_frame_size"] is not None
     vae = VaeV13(
         VaeV13Config(
@@ -242,7 +251,17 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
     kinds = {"ResBlock": False, "EViT_GLU": True, "EViTS5_GLU": True}
     assert encoder["block_type"] == decoder["block_type"]
     assert encoder["width_list"] == decoder["width_list"]
-    assert encoder["temporal_downsample"] == decoder["temporal_upsample"]
+    assert encoder["is_video"]
+    assert decoder["is_video"]
+    stages = len(encoder["width_list"])
+    time = [*encoder["temporal_downsample"], *[False] * stages][: stages - 1]  # the last stage has no step down
+    assert time == [*decoder["temporal_upsample"], *[False] * stages][: stages - 1]
+    for key in ("downsample_shortcut", "out_shortcut"):
+        assert encoder[key] == "averaging", key
+    for key in ("in_shortcut", "upsample_shortcut"):
+        assert decoder[key] == "duplicating", key
+    assert encoder["downsample_match_channel"]
+    assert decoder["upsample_match_channel"]
     assert encoder["downsample_block_type"] == "Conv"
     assert decoder["upsample_block_type"] == "InterpolateConv"
     assert encoder["norm"] == decoder["norm"] == decoder["out_norm"] == "rms3d"
@@ -251,17 +270,19 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
     assert encoder["out_norm"] is None
     assert encoder["out_act"] is None
     assert not encoder["double_latent"]
-    attention = {kind for kind in encoder["block_type"] if kinds[kind]}
+    blocks = encoder["block_type"]
+    blocks = [blocks] * stages if isinstance(blocks, str) else blocks
+    attention = {kind for kind in blocks if kinds[kind]}
     assert len(attention) <= 1
     settings = model | (attrs or {})
-    return DcAe(
+    vae = DcAe(
         DcAeConfig(
             latent_channels=model["latent_channels"],
             widths=tuple(encoder["width_list"]),
             encoder_depths=tuple(encoder["depth_list"]),
             decoder_depths=tuple(decoder["depth_list"]),
-            attention=tuple(kinds[kind] for kind in encoder["block_type"]),
-            time=tuple(encoder["temporal_downsample"]),
+            attention=tuple(kinds[kind] for kind in blocks),
+            time=(*time, False),
             scales=() if attention == {"EViT_GLU"} else (5,),
             scaling_factor=settings["scaling_factor"],
             tiling=Tiling(
@@ -275,6 +296,9 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
             ),
         )
     )
+    assert vae.cfg.time_factor == model["time_compression_ratio"]
+    assert vae.cfg.space_factor == model["spatial_compression_ratio"]
+    return vae
 
 
 def run_dcae(case: Case) -> dict[str, Tensor]:

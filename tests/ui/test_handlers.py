@@ -32,7 +32,7 @@ def form(**changes: Any) -> dict[str, Any]:
 
 
 def run(handlers: Handlers, session: str = "a", reference: str | None = None, **changes: Any) -> list[dict[str, Any]]:
-    return list(handlers.page(form(**changes), reference, "nano", session))
+    return list(handlers.page(form(**changes), (reference, None), "nano", session))
 
 
 def test_a_run_from_click_to_clip(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_updates_are_thinned_but_the_first_step_and_the_end_are_always_told(hand
 def test_bad_input_is_one_sentence_before_anything_is_shown(
     handlers: Handlers, pipeline: Any, changes: dict[str, Any], sentence: str
 ) -> None:
-    values = handlers.page(form(**changes), None, "nano", "a")
+    values = handlers.page(form(**changes), (None, None), "nano", "a")
     with pytest.raises(gr.Error) as caught:
         next(values)
     assert str(caught.value.message).startswith(sentence)
@@ -98,7 +98,7 @@ def test_bad_input_is_one_sentence_before_anything_is_shown(
 
 def test_unknown_model(handlers: Handlers) -> None:
     with pytest.raises(gr.Error, match="model: must be one of"):
-        next(handlers.page(form(), None, "sora-9", "a"))
+        next(handlers.page(form(), (None, None), "sora-9", "a"))
 
 
 def test_reference_images(handlers: Handlers, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_error_midway_is_told_and_releases_the_device(handlers: Handlers, pip
     pipeline.error = NumericsError("the clip is not finite")
     values: list[dict[str, Any]] = []
     with pytest.raises(gr.Error, match="the clip is not finite"):
-        values.extend(handlers.page(form(), None, "nano", "a"))
+        values.extend(handlers.page(form(), (None, None), "nano", "a"))
     pipeline.error = None
     assert run(handlers)[-1]["phase"] == "done"
 
@@ -128,7 +128,7 @@ def test_the_unforeseen_goes_to_the_log_only(
     pipeline.error = ZeroDivisionError("/secret/path")
     got: list[dict[str, Any]] = []
     with pytest.raises(gr.Error) as caught:
-        got.extend(item for item in handlers.page(form(), None, "nano", "a"))
+        got.extend(item for item in handlers.page(form(), (None, None), "nano", "a"))
     assert caught.value.message == SORRY
     assert got[-1]["phase"] == "failed"
     assert got[-1]["text"] == SORRY
@@ -138,7 +138,7 @@ def test_the_unforeseen_goes_to_the_log_only(
 def test_stop_ends_the_run_of_its_own_session(handlers: Handlers, pipeline: Any) -> None:
     pipeline.gate = threading.Semaphore(2)
     got: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: got.extend(handlers.page(form(), None, "nano", "a")))
+    thread = threading.Thread(target=lambda: got.extend(handlers.page(form(), (None, None), "nano", "a")))
     thread.start()
     assert pipeline.started.wait(5)
     assert handlers.runs.stop("b") == 0
@@ -158,7 +158,7 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
     waiting = threading.Event()
 
     def visit(name: str) -> None:
-        for value in handlers.page(form(prompt=f"a ball {name}"), None, "nano", name):
+        for value in handlers.page(form(prompt=f"a ball {name}"), (None, None), "nano", name):
             results[name].append(value)
             if value["phase"] == "waiting":
                 waiting.set()
@@ -179,7 +179,7 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
 
 def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any) -> None:
     with handlers.bundles.get("nano").lock:
-        values = handlers.page(form(), None, "nano", "a")
+        values = handlers.page(form(), (None, None), "nano", "a")
         assert next(values)["phase"] == "loading"
         assert next(values)["phase"] == "waiting"
         handlers.runs.stop("a")
@@ -189,7 +189,7 @@ def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any) -> None
 
 def test_a_closed_tab_releases_everything(handlers: Handlers, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opensora_demo.ui.handlers.UPDATE_S", 0.0)
-    values = handlers.page(form(), None, "nano", "a")
+    values = handlers.page(form(), (None, None), "nano", "a")
     while not next(values)["steps"]:
         pass
     values.close()  # type: ignore[attr-defined]
@@ -227,7 +227,7 @@ def test_picking_a_clip_fills_the_form(handlers: Handlers) -> None:
 
 
 def test_compare_writes_one_grid(handlers: Handlers) -> None:
-    values = list(handlers.page(form(guidance=[1.0, 4.0]), None, "nano", "a"))
+    values = list(handlers.page(form(guidance=[1.0, 4.0]), (None, None), "nano", "a"))
     assert values[-1]["labels"] == ["guidance 1", "guidance 4"]
     assert len(values[-1]["steps"][0]["p"]) == 2
     assert values[-1]["clip"]["settings"]["guidance"] == [1.0, 4.0]

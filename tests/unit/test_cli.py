@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
+from PIL import Image
 
 from opensora_demo.cli import main
 from opensora_demo.media import read_settings
@@ -112,15 +113,48 @@ def test_out_must_be_an_mp4_in_a_folder_that_exists(tmp_path: Path, capsys: pyte
 
 def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert json.loads(capsys.readouterr().out)[0] | {"title": ""} == {
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["nano"] | {"title": ""} == {
         "id": "nano",
         "title": "",
+        "text": "cross-attention",
         "runs_here": True,
         "why_not": "",
     }
+    assert not rows["opensora-2.0"]["runs_here"]
+    assert rows["opensora-2.0"]["text"] == "token concatenation"
+    assert "transformer.safetensors" in rows["opensora-2.0"]["why_not"]
+    assert not any(name.startswith("debug") for name in rows)
+    assert main(["models", "--all"]) == 0
+    assert "debug-2.0" in capsys.readouterr().out
     assert main(["doctor"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["models"]["nano"] == "ready"
+    assert "needs transformer.safetensors" in found["models"]["opensora-1.2"]
+
+
+def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "picture.png"
+    Image.effect_noise((48, 32), 64).convert("RGB").save(picture)
+    out = tmp_path / "clip.mp4"
+    code = main(
+        ["generate", "a ball", "--model", "debug-2.0", "--frames", "9", "--steps", "2", "--reference", str(picture)]
+        + ["--last-frame", str(picture), "--image-guidance", "2", "--motion-score", "6", "--out", str(out)]
+    )
+    assert code == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["rule"] == "oscillating"
+    assert settings["image_guidance"] == 2
+    assert settings["motion_score"] == 6
+    assert settings["last_frame"] is True
+    assert out.stat().st_size > 0
+
+
+def test_settings_a_model_does_not_have_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "clip.mp4")
+    for option, field in (("--rule", "rule"), ("--image-guidance", "image_guidance"), ("--edit", "edit")):
+        assert main(["generate", "a ball", option, "0.5", "--out", out]) == 2
+        assert f"error: {field}: " in capsys.readouterr().err
     assert found["packages"]["torch"].startswith("2.13.0")
 
 

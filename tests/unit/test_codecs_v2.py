@@ -84,7 +84,7 @@ def test_sizes_agree_and_parts_make_the_clip(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in CODECS if name != "1.2"])
 def test_no_more_frames_than_asked_for(name: str) -> None:
-    """Also where the clip ends inside an early chunk. (1.2 pads, and so decodes, by the length: it must be the clip's.)"""
+    """Also where the clip ends inside an early chunk. (1.2 pads and decodes by the length: it must be the clip's.)"""
     build, lengths = CODECS[name]
     codec: Codec = make(build)
     latents = codec.encode(clip(lengths[-1]))
@@ -120,29 +120,32 @@ def test_draws_need_a_generator_and_repeat(name: str) -> None:
 # --- the latent scale ----------------------------------------------------------------------------------------------
 
 
-def _scaled_video_vae(scale: float) -> VideoVAE:
+def _scaled_video_vae(scale: float, shift: float) -> VideoVAE:
     vae: VideoVAE = make(lambda: VideoVAE(V12))
     vae.scale.fill_(scale)
-    vae.shift.fill_(0.3)
+    vae.shift.fill_(shift)
     return vae
 
 
-# Each pair: a codec whose latents are raw, and one that scales them; what leaves encode is raw times the last number.
-SCALES: dict[str, tuple[Callable[[], Any], Callable[[], Any], float]] = {
+# A codec whose latents are raw, and one that shifts and scales them: (raw - shift) * factor, the last two numbers.
+SCALES: dict[str, tuple[Callable[[], Any], Callable[[], Any], float, float]] = {
     "1.0 multiplies by 1 / std": (
         lambda: make(lambda: ImageVAE(replace(IMAGE, latent_scale=1.0))),
         lambda: make(lambda: ImageVAE(replace(IMAGE, latent_scale=0.18215))),
+        0.0,
         0.18215,
     ),
-    "1.2 divides by std": (lambda: _scaled_video_vae(1.0), lambda: _scaled_video_vae(4.0), 0.25),
+    "1.2 divides by std": (lambda: _scaled_video_vae(1.0, 0.0), lambda: _scaled_video_vae(4.0, 0.3), 0.3, 0.25),
     "2.0 multiplies by 1 / std": (
-        lambda: make(lambda: HunyuanVAE(replace(HUNYUAN, latent_scale=1.0, latent_shift=0.2))),
+        lambda: make(lambda: HunyuanVAE(replace(HUNYUAN, latent_scale=1.0))),
         lambda: make(lambda: HunyuanVAE(replace(HUNYUAN, latent_scale=0.5, latent_shift=0.2))),
+        0.2,
         0.5,
     ),
     "DC-AE divides by std": (
         lambda: make(lambda: DcAe(DC_AE)),
         lambda: make(lambda: DcAe(replace(DC_AE, scaling_factor=0.493))),
+        0.0,
         1 / 0.493,
     ),
 }
@@ -150,12 +153,12 @@ SCALES: dict[str, tuple[Callable[[], Any], Callable[[], Any], float]] = {
 
 @pytest.mark.parametrize("name", SCALES)
 def test_a_round_trip_does_not_depend_on_the_scale(name: str) -> None:
-    raw, scaled, factor = SCALES[name]
+    raw, scaled, shift, factor = SCALES[name]
     a, b = raw(), scaled()
     video = clip(8)
     za, zb = a.encode(video), b.encode(video)
-    torch.testing.assert_close(zb, za * factor, atol=1e-5, rtol=1e-5)
-    back, scaled_back = (torch.cat(list(c.decode_chunks(z, 5)), dim=2) for c, z in ((a, za), (b, zb)))
+    torch.testing.assert_close(zb, (za - shift) * factor, atol=1e-5, rtol=1e-5)
+    back, scaled_back = (torch.cat(list(c.decode_chunks(z, 8)), dim=2) for c, z in ((a, za), (b, zb)))
     torch.testing.assert_close(scaled_back, back, atol=1e-4, rtol=1e-4)
 
 
@@ -218,6 +221,16 @@ def test_chunks_of_v13_meet_in_one_frame_only() -> None:
     za, zb = codec.encode(a), codec.encode(b)
     assert first_changed(za, zb) == 3  # the second chunk's latents
     assert first_changed(codec.decode(za, 17), codec.decode(zb, 17)) == 8  # the shared frame, a mean of both chunks
+
+
+def test_the_frame_that_chunks_of_v13_share_is_the_mean_of_both() -> None:
+    codec = make(lambda: VaeV13(replace(V13, normalise=False)))
+    latents = codec.encode(clip(17))
+    whole = codec.decode(latents, 17)
+    before, after = (codec.decode(part, 9) for part in latents.split(3, dim=2))
+    torch.testing.assert_close(whole[:, :, :8], before[:, :, :8])
+    torch.testing.assert_close(whole[:, :, 8], (before[:, :, 8] + after[:, :, 0]) / 2)
+    torch.testing.assert_close(whole[:, :, 9:], after[:, :, 1:])
 
 
 def test_dc_ae_is_not_causal() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from opensora_demo.errors import NumericsError
-from opensora_demo.sampling.guidance import ClassifierFree, combine, needed
+from opensora_demo.sampling.conditions import apply_strategy, parse_strategy
+from opensora_demo.sampling.guidance import ClassifierFree, TextImage, combine, needed, oscillate, rescaled
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times
 
@@ -18,7 +19,7 @@ from opensora_demo.sampling.schedule import flow_times
 @pytest.mark.parametrize("steps", [1, 4, 30])
 def test_euler_lands_on_the_target_of_a_straight_flow(steps: int, ratio: float) -> None:
     noise, target = torch.randn(2, 3, 2, 4, 4), torch.randn(1, 3, 2, 4, 4)
-    done = list(sample(lambda x, t, i: (x - target) / t, noise, flow_times(steps, ratio)))
+    done = list(sample(lambda x, t, i, _: (x - target) / t, noise, flow_times(steps, ratio)))
     assert len(done) == steps
     torch.testing.assert_close(done[-1].x, target.expand_as(noise), atol=1e-5, rtol=1e-4)
     for step in done:  # the estimate is right from the first step
@@ -34,25 +35,41 @@ def test_times_fall_from_one_to_zero() -> None:
 
 
 def test_given_frames_stay_what_they_are() -> None:
-    given = torch.randn(3, 1, 4, 4)
-    mask = torch.tensor([False, True, True])
     seen: list[Tensor] = []
 
-    def velocity(x: Tensor, t: float, index: int) -> Tensor:
+    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+        assert x_mask is not None
+        assert x_mask.tolist() == [[False, True, True]]
         seen.append(x[:, :, 0].clone())
         return torch.randn_like(x)
 
-    noise = torch.randn(1, 3, 3, 4, 4)
-    last = list(sample(velocity, noise, flow_times(4), given=given, x_mask=mask))[-1]
-    assert torch.equal(last.x[0, :, 0], given[:, 0])
-    assert torch.equal(last.x0[0, :, 0], given[:, 0])
-    assert all(torch.equal(x[0], given[:, 0]) for x in seen)
-    assert not torch.equal(last.x[0, :, 1], noise[0, :, 1])
+    start = torch.randn(1, 3, 3, 4, 4)  # frame 0 holds what is given
+    mask = torch.tensor([[0.0, 1.0, 1.0]])
+    last = list(sample(velocity, start, flow_times(4), frame_mask=mask, draw=lambda: torch.randn(start.shape)))[-1]
+    assert torch.equal(last.x[:, :, 0], start[:, :, 0])
+    assert torch.equal(last.x0[:, :, 0], start[:, :, 0])
+    assert all(torch.equal(x, start[:, :, 0]) for x in seen)
+    assert not torch.equal(last.x[:, :, 1], start[:, :, 1])
+
+
+def test_a_frame_kept_in_part_starts_when_its_time_has_come() -> None:
+    active: list[bool] = []
+
+    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+        assert x_mask is not None
+        active.append(bool(x_mask[0, 0]))
+        return torch.zeros_like(x)
+
+    start, noise = torch.zeros(1, 1, 2, 1, 1), torch.ones(1, 1, 2, 1, 1)
+    steps = list(sample(velocity, start, flow_times(4), frame_mask=torch.tensor([[0.5, 1.0]]), draw=lambda: noise))
+    assert active == [False, False, True, True]
+    assert [float(s.x[0, 0, 0]) for s in steps] == [0.0, 0.0, 0.5, 0.5]  # noised to t = 0.5 once
+    assert [float(s.x[0, 0, 1]) for s in steps] == [0.0] * 4  # generated from the start: never noised again
 
 
 def test_numbers_that_are_not_finite_stop_the_run() -> None:
     with pytest.raises(NumericsError, match="step 2 of 4"):
-        list(sample(lambda x, t, i: x * (float("nan") if i == 1 else 0.0), torch.ones(1, 1, 1, 1, 1), flow_times(4)))
+        list(sample(lambda x, t, i, _: x * (float("nan") if i == 1 else 0.0), torch.ones(1, 1, 1, 1, 1), flow_times(4)))
 
 
 def test_guidance_is_the_textbook_formula() -> None:
@@ -68,3 +85,46 @@ def test_branches_of_weight_zero_are_not_needed() -> None:
     assert needed(ClassifierFree((1.0, 4.0, 0.0)).weights(0)).tolist() == [[True, False], [True, True], [False, True]]
     c = torch.randn(1, 2)
     assert torch.equal(combine([c, None], ClassifierFree((1.0,)).weights(0)), c)
+
+
+def test_text_and_image_guidance_is_the_formula_of_the_reference() -> None:
+    c, u, u2 = (torch.randn(1, 2, 3, 1, 1) for _ in range(3))
+    rule = TextImage(scales=(7.5,), image_scale=3.0, points=11, given=True, latent_frames=3)
+    for step in (0, 9, 10, 11):
+        text = oscillate(7.5, step)
+        image = torch.linspace(1, float(torch.linspace(3, 1, 11)[step]), 3) if step != 11 else torch.ones(3)
+        expected = u2 + image.view(1, 1, 3, 1, 1) * (u - u2) + text * (c - u)
+        if step < 11:
+            torch.testing.assert_close(combine([c, u, u2], rule.weights(step)), expected)
+        assert rule.effective(step) == (text,)
+
+
+def test_without_given_frames_two_branches_are_enough() -> None:
+    c, u = torch.randn(1, 2, 3, 1, 1), torch.randn(1, 2, 3, 1, 1)
+    two = TextImage(scales=(4.0,), image_scale=3.0, points=5, given=False)
+    three = TextImage(scales=(4.0,), image_scale=3.0, points=5, given=True)
+    torch.testing.assert_close(combine([c, u], two.weights(0)), combine([c, u, u], three.weights(0)))
+
+
+def test_oscillation_rests_at_every_other_step_after_the_tenth() -> None:
+    assert [oscillate(7, i) for i in range(8, 14)] == [7, 7, 7, 1, 7, 1]
+
+
+def test_rescaling_restores_the_spread() -> None:
+    conditional = torch.randn(2, 3, 4, 4, 4)
+    full = rescaled(5 * conditional, conditional, 1.0)
+    torch.testing.assert_close(full.std(dim=(1, 2, 3, 4)), conditional.std(dim=(1, 2, 3, 4)))
+    assert torch.equal(rescaled(5 * conditional, conditional, 0.0), 5 * conditional)
+
+
+def test_a_strategy_with_too_many_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 6"):
+        parse_strategy("0,0,0,0,1,0.5,9")
+
+
+def test_a_strategy_leaves_the_latent_it_was_given_alone() -> None:
+    z, reference = torch.zeros(2, 5, 1, 1), torch.ones(2, 3, 1, 1)
+    new, mask = apply_strategy(z, [reference], "0,0,-1,-2,9,0.25")
+    assert z.sum() == 0
+    assert new[:, 3].sum() == 2
+    assert mask.tolist() == [1, 1, 1, 0.25, 1]
