@@ -101,9 +101,16 @@ class _Drawn(gr.HTML):
 
 
 class Stage(_Drawn):
-    """The picture: examples, the estimate of every step, the finished clip; its strip of steps, chips and shelf."""
+    """The picture: examples, the estimate of every step, the finished clip; its strip of steps, chips and shelf.
 
-    def __init__(self, value: Any = None, *, name: str, wide: bool = False, **kwargs: Any) -> None:
+    `about` is the chosen model: {model, cell}.
+    """
+
+    def __init__(
+        self, value: Any = None, *, name: str, wide: bool = False, about: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        # As attributes too: gr.HTML takes any word in its script for an event, and an update asks for them by name.
+        self.name, self.wide, self.about = name, wide, about
         super().__init__(
             value,
             html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
@@ -111,6 +118,7 @@ class Stage(_Drawn):
             elem_id=name,
             wide=wide,
             name=name,
+            about=about,
             **kwargs,
         )
 

@@ -38,7 +38,7 @@ def make(folder: Path, model_id: str = DEFAULT_MODEL) -> None:
         request = parse_request({"prompt": prompt, "seed": seed}, model_id=spec.id, limits=spec.limits)
         file = folder / f"{i:02}.mp4"
         write_mp4(file, run(bundle, request).clips[0].frames, request.fps, request.settings())
-        settings = {key: request.settings()[key] for key in ("model", "negative", "fps", "frames", "steps", "guidance")}
+        settings = {k: v for k, v in request.settings().items() if k not in ("prompt", "seed", "reference")}
         entries.append({"file": file.name, "prompt": prompt, "seed": seed, "settings": settings})
         print(f"{file.name}  {file.stat().st_size / 1000:.0f} kB  {prompt}")
     (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", "utf-8")

@@ -14,7 +14,7 @@ from opensora_demo.catalog import ModelSpec
 from opensora_demo.media import MIN_FILE_PX, jpeg_strip
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview
 from opensora_demo.ui.runs import Loading, RunEvent, Waiting
-from opensora_demo.ui.words import SUMMARY
+from opensora_demo.ui.words import SUMMARY, knows_words
 
 PREVIEW_PX = 48
 View = dict[str, Any]
@@ -26,7 +26,7 @@ def unknown_sentence(model_id: str, unknown: Sequence[str], cut_tokens: int = 0)
     words = [word[:30] for word in unknown if any(c.isalnum() for c in word)]
     if words:
         names = ", ".join(words[:8]) + (" and more" if len(words) > 8 else "")
-        parts.append(f"{model_id} does not know: {names}. It was trained on {SUMMARY}.")
+        parts.append(f"{model_id} does not know: {names}." + f" It was trained on {SUMMARY}." * knows_words(model_id))
     if cut_tokens:
         parts.append(f"The prompt is longer than {model_id} can read; its last {cut_tokens} words were left out.")
     return " ".join(parts)
@@ -40,15 +40,31 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     """(name, value) pairs in reading order for the line under a clip."""
     guidance = settings["guidance"]
     scales = guidance if isinstance(guidance, list) else [guidance]
-    length = settings["frames"] / settings["fps"]
-    return [
+    given = [word for word, key in (("first", "reference"), ("last", "last_frame")) if settings.get(key)]
+    pairs = [
         ["model", settings["model"]],
         ["seed", str(settings["seed"])],
         ["steps", str(settings["steps"])],
         ["guidance", ", ".join(map(number, scales))],
-        ["fps", str(settings["fps"])],
-        ["length", f"{length:.1f} s"],
     ]
+    if "rule" in settings:
+        pairs.append(["rule", settings["rule"]])
+    if given:
+        pairs.append(["given", " and ".join(given) + " frame"])
+    optional = [("image guidance", "image_guidance"), ("freedom", "edit")] if given else []
+    for word, key in (*optional, ("motion", "motion_score")):
+        if key in settings:
+            pairs.append([word, number(settings[key])])
+    if settings["frames"] == 1:
+        return [*pairs, ["length", "1 picture"]]
+    length = settings["frames"] / settings["fps"]
+    return [*pairs, ["fps", str(settings["fps"])], ["length", f"{length:.1f} s"]]
+
+
+def cell_px(height_px: int, width_px: int) -> list[int]:
+    """Width and height of a clip as its file has it: small ones are enlarged by a whole number."""
+    scale = max(-(-MIN_FILE_PX // min(height_px, width_px)), 1)
+    return [scale * width_px, scale * height_px]
 
 
 def file_data(file: Path) -> dict[str, Any]:
@@ -60,7 +76,6 @@ class RunView:
     """Folds the events of one run into the value of the stage."""
 
     def __init__(self, run: int, request: GenerationRequest, spec: ModelSpec) -> None:
-        scale = -(-MIN_FILE_PX // min(request.shape.height_px, request.shape.width_px))
         compare = len(request.guidance) > 1
         self._denoise_s = 0.0
         self._steps: list[View] = []
@@ -76,7 +91,7 @@ class RunView:
             "fps": request.fps,
             "frames": request.shape.frames,
             "latent": 1,
-            "cell": [max(scale, 1) * request.shape.width_px, max(scale, 1) * request.shape.height_px],
+            "cell": cell_px(request.shape.height_px, request.shape.width_px),
             "labels": [f"guidance {number(g)}" for g in request.guidance] if compare else [],
             "chips": chips(request.settings()),
             "steps": self._steps,

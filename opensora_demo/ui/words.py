@@ -1,12 +1,14 @@
-"""The few words the page offers as chips, and sentences made of them.
+"""The few words the page offers as chips, and sentences made of them: the language of nano's toy worlds.
 
-The model knows many more (its tokenizer has them all); these are the ones worth a button.
+That model knows many more (its tokenizer has them all); these are the ones worth a button.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+
+from opensora_demo.catalog import NANO
 
 CHIPS: dict[str, tuple[str, ...]] = {
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white"),
@@ -37,6 +39,11 @@ CHIPS: dict[str, tuple[str, ...]] = {
     ),
 }
 SUMMARY = "one coloured shape that moves in front of a painted background"
+
+
+def knows_words(model_id: str) -> bool:
+    """Whether chips, sentences made of them and `SUMMARY` are about this model."""
+    return model_id == NANO.id
 
 
 def compose(choice: Mapping[str, object]) -> str:

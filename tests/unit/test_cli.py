@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
-from PIL import Image
 
 from opensora_demo.cli import main
 from opensora_demo.media import read_settings
@@ -131,6 +130,7 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["models"]["nano"] == "ready"
     assert "needs transformer.safetensors" in found["models"]["opensora-1.2"]
+    assert found["packages"]["torch"].startswith("2.13.0")
 
 
 def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,8 +138,26 @@ def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys:
     Image.effect_noise((48, 32), 64).convert("RGB").save(picture)
     out = tmp_path / "clip.mp4"
     code = main(
-        ["generate", "a ball", "--model", "debug-2.0", "--frames", "9", "--steps", "2", "--reference", str(picture)]
-        + ["--last-frame", str(picture), "--image-guidance", "2", "--motion-score", "6", "--out", str(out)]
+        [
+            "generate",
+            "a ball",
+            "--model",
+            "debug-2.0",
+            "--frames",
+            "9",
+            "--steps",
+            "2",
+            "--reference",
+            str(picture),
+            "--last-frame",
+            str(picture),
+            "--image-guidance",
+            "2",
+            "--motion-score",
+            "6",
+            "--out",
+            str(out),
+        ]
     )
     assert code == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
@@ -155,7 +173,6 @@ def test_settings_a_model_does_not_have_are_refused(tmp_path: Path, capsys: pyte
     for option, field in (("--rule", "rule"), ("--image-guidance", "image_guidance"), ("--edit", "edit")):
         assert main(["generate", "a ball", option, "0.5", "--out", out]) == 2
         assert f"error: {field}: " in capsys.readouterr().err
-    assert found["packages"]["torch"].startswith("2.13.0")
 
 
 def test_adherence_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_kept_frames_are_flagged_and_put_back() -> None:
 
 
 def test_dpm_solver_takes_no_frame_mask() -> None:
-    config = IddpmConfig(method="dpm-solver++")
+    config, _x = IddpmConfig(method="dpm-solver++"), torch.zeros(1, 1, 1, 1, 1)
     with pytest.raises(ValueError, match="frame mask"):
         list(
             sample(

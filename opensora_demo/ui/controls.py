@@ -1,0 +1,139 @@
+"""The form as the chosen model allows it, and as a clip's settings say. Pure: updates by the name of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from opensora_demo.catalog import MODELS, ModelSpec, find_model
+from opensora_demo.types import Limits, Range
+from opensora_demo.ui.present import cell_px
+from opensora_demo.ui.words import knows_words
+from opensora_demo.weights import why_not
+
+Updates = dict[str, Any]
+
+# Whatever changes with the model, in the order in which the page lists it.
+FOLLOWS = (
+    "prompt", "composer", "die", "go", "note", "steps", "guidance", "fps", "frames", "rule", "image_guidance",
+    "motion_score", "extras", "reference", "last_frame", "hint", "edit", "compare", "compare_note", "stage", "grid",
+)  # fmt: skip
+# Whatever a picked clip fills in: values, and with them the model.
+PICKED = (*FOLLOWS, "negative", "seed", "model")
+_VALUES = (
+    "prompt", "negative", "fps", "frames", "steps", "guidance", "rule", "image_guidance", "motion_score", "edit"
+)  # fmt: skip
+# What a request is without a setting that its file leaves out (`GenerationRequest.settings`).
+_LEFT_OUT = {"rule": "plain", "image_guidance": 1, "edit": 0}
+
+TOY_PLACEHOLDER = "a red ball bouncing over a meadow"
+PLACEHOLDER = "a sailing boat on a calm lake at dawn"
+
+
+def _span(span: Range | None) -> Updates:
+    if span is None:
+        return gr.update(visible=False)
+    return gr.update(minimum=span.low, maximum=span.high, value=span.default, step=span.step, visible=True)
+
+
+def limit_updates(model: object) -> Updates:
+    """Every control as the chosen model allows it: its range, or hidden where the model has no such setting.
+
+    What was typed and given stays: a prompt, a seed, pictures that a model does not take are only out of sight.
+    Raises RequestError.
+    """
+    spec = find_model(model)
+    limits, toy, runs = spec.limits, knows_words(spec.id), not why_not(spec)
+    return {
+        "prompt": gr.update(placeholder=TOY_PLACEHOLDER if toy else PLACEHOLDER),
+        "composer": gr.update(visible=toy),
+        "die": gr.update(visible=toy),
+        "go": gr.update(interactive=runs),
+        "note": gr.update(value=model_note(spec)),
+        "steps": _span(limits.steps),
+        "guidance": _span(limits.guidance),
+        "fps": _span(limits.fps),
+        "frames": gr.update(choices=list(limits.frames), value=limits.default_frames),
+        "rule": gr.update(choices=list(limits.rules), value=limits.rules[0], visible=len(limits.rules) > 1),
+        "image_guidance": _span(limits.image_guidance),
+        "motion_score": _span(limits.motion_score),
+        "extras": gr.update(label=extras_label(limits)),
+        "reference": gr.update(visible=limits.reference),
+        "last_frame": gr.update(visible=limits.last_frame),
+        "hint": gr.update(value=frame_hint(limits)),
+        "edit": gr.update(visible=limits.edit, value=0),
+        "compare": gr.update(interactive=runs),
+        "compare_note": gr.update(value=compare_note(spec)),
+        "stage": gr.update(**stage_props("stage", spec)),
+        "grid": gr.update(**stage_props("grid", spec)),
+    }
+
+
+def pick_updates(settings: Mapping[str, Any]) -> Updates:
+    """The form as the settings of a clip say: its model with that model's controls, then every value.
+
+    A missing seed is a random one. Pictures cannot be brought back; where the clip had none the form's are taken out.
+    """
+    updates: Updates = {name: gr.skip() for name in PICKED}
+    model = settings.get("model")
+    if isinstance(model, str) and model in MODELS:
+        updates |= limit_updates(model) | {"model": gr.update(value=model)}
+        settings = _LEFT_OUT | dict(settings)
+    for name in _VALUES:
+        value = settings.get(name)
+        if value is not None and not isinstance(value, list | dict) and updates[name].get("visible", True):
+            updates[name] = updates[name] | gr.update(value=value)
+    if settings.get("reference") is False:
+        updates["reference"] = updates["reference"] | gr.update(value=None)
+    if "reference" in settings and not settings.get("last_frame"):
+        updates["last_frame"] = updates["last_frame"] | gr.update(value=None)
+    seed = settings.get("seed")
+    return updates | {"seed": gr.update(value="" if seed is None else str(seed))}
+
+
+def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
+    """What a stage knows of the chosen model: whose examples to show, and the shape of what will come.
+
+    Gradio replaces all properties of a drawn component at once, so the fixed ones go along.
+    """
+    about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0])}
+    return {"name": name, "wide": name == "grid", "about": about}
+
+
+def extras_label(limits: Limits) -> str:
+    """The title of the fold that holds the negative prompt and the given frames."""
+    if limits.last_frame:
+        return "Negative prompt, first and last frame"
+    return "Negative prompt and first frame" if limits.reference else "Negative prompt"
+
+
+def frame_hint(limits: Limits) -> str:
+    """What a given frame does, in the words of the model."""
+    height_px, width_px = limits.sizes_px[0]
+    kinds = f"PNG, JPEG or WebP, cropped to {width_px} x {height_px}."
+    if not limits.reference:
+        return "This model draws from text alone."
+    if not limits.last_frame:
+        return f"The clip starts from this picture. {kinds}"
+    return (
+        "The clip starts from the first frame and ends on the last. Either may be left out; the same picture twice "
+        f"makes a loop. {kinds}"
+    )
+
+
+def model_note(spec: ModelSpec) -> str:
+    """What the model is, how it reads text, and whether it can run."""
+    height_px, width_px = spec.limits.sizes_px[0]
+    return f"{spec.summary} {width_px} x {height_px} px. Text: {spec.text_mode}.{_cannot(spec)}"
+
+
+def compare_note(spec: ModelSpec) -> str:
+    """Which model the second tab compares with, chosen on the first."""
+    return f"Model: {spec.title}.{_cannot(spec)}"
+
+
+def _cannot(spec: ModelSpec) -> str:
+    why = why_not(spec)
+    return f"\n\n**Cannot run here:** {why}." if why else ""
