@@ -93,8 +93,11 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     with _memory_errors():
         given = Given(first=_encode(bundle, request.reference), last=_encode(bundle, request.last_frame))
         condition = bundle.family.condition(request, given, (noise.shape[2], noise.shape[3], noise.shape[4]))
+    # A family adds words of its own (scores, FPS); nobody typed those.
+    typed = f"{request.prompt} {request.negative_prompt}".lower()
+    unknown = tuple(word for word in condition.unknown if word.lower() in typed)
     seconds["text"] = time.perf_counter() - clock
-    yield Encoded(unknown=condition.unknown, cut_tokens=condition.cut_tokens, seconds=seconds["text"])
+    yield Encoded(unknown=unknown, cut_tokens=condition.cut_tokens, seconds=seconds["text"])
     check()
 
     x = noise.expand(rows, -1, -1, -1, -1)
@@ -133,7 +136,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
         clips.append(Clip(frames=frames, request=replace(request, guidance=(request.guidance[row],))))
         yield Decoding(done=row + 1, total=rows)
         check()
-    yield Finished(clips=tuple(clips), seconds=seconds, unknown=condition.unknown)
+    yield Finished(clips=tuple(clips), seconds=seconds, unknown=unknown)
 
 
 def run(bundle: ModelBundle, request: GenerationRequest) -> Finished:

@@ -4,6 +4,7 @@ const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
 const wide = Boolean(props.wide), name = props.name;
+const about = () => props.about || {}; // the chosen model: {model, cell}
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
 const memory = ((window.openSoraDemo ||= {})[name] ||= { shelf: [], lastRun: 0, clip: null });
@@ -281,12 +282,22 @@ function showClip(clip) {
 
 // --- before the first run, and the shelf -------------------------------------------------------------------------
 
-const examples = () => (memory.examples ||= (props.value && props.value.examples) || []);
+// Those of the chosen model; of another they would promise what it cannot do.
+function examples() {
+  memory.examples ||= (props.value && props.value.examples) || [];
+  return memory.examples.filter((example) => example.settings.model === about().model);
+}
 
 function idle() {
   const list = examples();
   if (!list.length) {
     show("empty");
+    video.pause();
+    if (!state.view || state.view.phase === "idle") {
+      showPrompt("");
+      showChips([]);
+      showActions(null);
+    }
     $(".os-empty").textContent = wide
       ? "One prompt, one noise, several guidance scales, side by side and in step."
       : "Type a sentence and press Generate.";
@@ -360,7 +371,9 @@ function showShelf() {
   const list = examples(), nodes = [];
   const keep = (key, build) => nodes.push(cards.get(key) || cards.set(key, build()).get(key));
   $(".os-shelf-box").hidden = !list.length && !memory.shelf.length;
-  $(".os-shelf-title").textContent = memory.shelf.length ? "Your clips, then some made before" : "Made with this model: pick one to start from it";
+  $(".os-shelf-title").textContent = !memory.shelf.length
+    ? "Made with this model: pick one to start from it"
+    : list.length ? "Your clips, then some made before" : "Your clips";
   for (const clip of memory.shelf) {
     keep(clip.url, () => card(clip.url, clip.settings.prompt, () => {
       if (running()) return;
@@ -390,8 +403,9 @@ function render() {
   const view = state.view, busy = running();
   root.dataset.phase = view ? view.phase : "idle";
   document.body.toggleAttribute("data-os-busy", busy);
-  if (view && view.cell) frame.style.aspectRatio = geometry(view).w + " / " + geometry(view).h;
-  const idling = !view || view.phase === "idle";
+  const idling = !view || view.phase === "idle", cell = about().cell;
+  const shape = idling ? cell && geometry({ cell, labels: wide ? ["", "", "", ""] : [] }) : geometry(view);
+  if (shape) frame.style.aspectRatio = shape.w + " / " + shape.h;
   $(".os-text").textContent = idling ? "Ready" : view.text;
   $(".os-bar").firstElementChild.style.transform = "scaleX(" + (busy ? state.steps.length / view.total : 0) + ")";
   if (idling) {
@@ -453,4 +467,9 @@ function receive() {
 
 if (wide) root.classList.add("os-wide");
 watch("value", receive);
+watch("about", () => {
+  state.example = 0;
+  if (!state.view || state.view.phase === "idle") render();
+  showShelf();
+});
 receive();

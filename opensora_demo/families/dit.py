@@ -51,7 +51,7 @@ class DiTFamily:
         return DiTConditioning(
             guidance=ClassifierFree(request.guidance),
             y=y,
-            unknown=tuple(dict.fromkeys(pooled.unknown[0])),
+            unknown=tuple(dict.fromkeys(word for words in pooled.unknown for word in words)),
             cut_tokens=pooled.cut_tokens[0],
         )
 

@@ -91,7 +91,7 @@ class MMDiTFamily:
             mask=mask.to(features.y.device),
             latent=latent.to(features.y.device),
             scales=request.guidance,
-            unknown=tuple(dict.fromkeys(features.unknown[0])),
+            unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
         )
 

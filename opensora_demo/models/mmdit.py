@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_demo.nn.embeddings import FREQUENCIES, sinusoid
+from opensora_demo.nn.kept import Kept
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.rope import RotaryTable, axial_table, rotate_halves, rotate_pairs
 
@@ -247,7 +248,7 @@ class MMDiT(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.depth))
         self.single_blocks = nn.ModuleList(SingleBlock(cfg) for _ in range(cfg.depth_single))
         self.final_layer = LastLayer(cfg)
-        self._tables: dict[tuple[object, ...], RotaryTable] = {}
+        self._tables: Kept[RotaryTable] = Kept()
 
     def initialise(self) -> None:
         """Weights to start training from: xavier, 0.02 normal in embedders, zeros in modulation and output."""
@@ -269,10 +270,7 @@ class MMDiT(nn.Module):
 
     def rope_table(self, grid: tuple[int, int, int], text_tokens: int, device: torch.device) -> RotaryTable:
         """Rotary table of a clip; kept, since every step of a run asks for the same one."""
-        key = (grid, text_tokens, device)
-        if key not in self._tables:
-            self._tables = {key: self.rope_of(token_ids(grid, text_tokens, device))}
-        return self._tables[key]
+        return self._tables.get((grid, text_tokens, device), lambda: self.rope_of(token_ids(grid, text_tokens, device)))
 
     def rope_of(self, ids: Tensor) -> RotaryTable:
         """Table of positions (n, 3), or (b, 1, n, 3) where they differ within the batch."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
 from opensora_demo.nn.final import FinalLayer
+from opensora_demo.nn.kept import Kept
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -94,6 +95,8 @@ class STDiT2(nn.Module):
             raise ValueError(f"width must be a multiple of 3, not {cfg.width}")
         self.cfg = cfg
         self.rope = RotaryFrequencies(cfg.width // cfg.heads)
+        self._positions: Kept[Tensor] = Kept()
+        self._rope: Kept[RotaryTable] = Kept()
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
@@ -141,7 +144,10 @@ class STDiT2(nn.Module):
         base_size = round((grid_h * grid_w) ** 0.5)
 
         x = self.x_embedder(x)  # (b, t, s, d)
-        x = x + sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype)
+        x = x + self._positions.get(
+            (grid_h, grid_w, scale, x.device, x.dtype),
+            lambda: sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype),
+        )
 
         embedded = (self.csize_embedder(height_px), self.csize_embedder(width_px), self.ar_embedder(aspect))
         space_info = torch.cat(embedded, dim=-1)  # (b, d)
@@ -156,7 +162,7 @@ class STDiT2(nn.Module):
             modulation_time = torch.where(
                 x_mask[..., None], modulation_time, self.t_block_temp(zero + time_info)[:, None]
             )
-        rope = self.rope.table(grid_t)
+        rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
         for i, block in enumerate(self.blocks):
             x = block(x, modulation, modulation_time, text.keys[i], text.values[i], text.mask, rope)
         x = self.final_layer(x, time, still, x_mask)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d, sinusoid
 from opensora_demo.nn.final import FinalLayer
+from opensora_demo.nn.kept import Kept
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -92,6 +93,8 @@ class STDiT3(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.rope = RotaryFrequencies(cfg.width // cfg.heads)
+        self._positions: Kept[Tensor] = Kept()
+        self._rope: Kept[RotaryTable] = Kept()
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.fps_embedder = ScalarEmbedder(cfg.width)
@@ -163,7 +166,10 @@ class STDiT3(nn.Module):
 
         x = self.x_embedder(x)  # (b, t, s, d)
         base_size = round((grid_h * grid_w) ** 0.5)
-        x = x + sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype)
+        x = x + self._positions.get(
+            (grid_h, grid_w, scale, x.device, x.dtype),
+            lambda: sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype),
+        )
         if self.cfg.frame_position:
             index = sinusoid(torch.arange(grid_t, device=x.device), self.cfg.width).to(self.frame_embedder.weight.dtype)
             x = x + self.frame_embedder(index)[:, None]  # (t, 1, d)
@@ -177,7 +183,7 @@ class STDiT3(nn.Module):
             still = self.t_embedder(torch.zeros_like(timestep)) + extra
             modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])  # (b, t, 6 d)
 
-        rope = self.rope.table(grid_t)
+        rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
         for i, block in enumerate(self._blocks()):
             x = block(x, modulation, text.keys[i], text.values[i], text.mask, rope)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
 from opensora_demo.nn.final import FinalLayer
+from opensora_demo.nn.kept import Kept
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -135,7 +136,8 @@ class STDiT3V13(nn.Module):
         if cfg.temporal:
             self.temporal_blocks = nn.ModuleList(Block(cfg, temporal=True) for _ in range(cfg.depth))
         self.final_layer = FinalLayer(cfg.width, math.prod(cfg.patch) * cfg.out_channels)
-        self._tables: dict[tuple[object, ...], Tables] = {}
+        self._tables: Kept[Tables] = Kept()
+        self._positions: Kept[Tensor] = Kept()
 
     def null_text(self, tokens: int) -> Tensor:
         """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
@@ -158,10 +160,7 @@ class STDiT3V13(nn.Module):
 
     def tables(self, grid: tuple[int, int, int], scale: float, device: torch.device) -> Tables:
         """Rotary tables of a grid of tokens (t, h, w); kept, since every step of a run asks for the same ones."""
-        key = (grid, scale, device)
-        if key not in self._tables:
-            self._tables = {key: self._make_tables(grid, scale)}
-        return self._tables[key]
+        return self._tables.get((grid, scale, device), lambda: self._make_tables(grid, scale))
 
     def _make_tables(self, grid: tuple[int, int, int], scale: float) -> Tables:
         t, h, w = grid
@@ -210,7 +209,10 @@ class STDiT3V13(nn.Module):
         x = self.x_embedder(x)  # (b, t, s, d)
         if cond is not None and cond_mask is not None:
             x = x + self.x_embedder_cond(cond) + self.x_embedder_cond_mask(cond_mask)
-        x = x + sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype)
+        x = x + self._positions.get(
+            (grid_h, grid_w, scale, x.device, x.dtype),
+            lambda: sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype),
+        )
         x = x.unflatten(2, (grid_h, grid_w))  # (b, t, h, w, d)
 
         extra = self.fps_embedder(fps)

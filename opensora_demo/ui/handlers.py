@@ -19,14 +19,16 @@ import gradio as gr
 import numpy as np
 
 from opensora_demo.catalog import ModelSpec, find_model
-from opensora_demo.errors import Cancelled, DemoError
+from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
 from opensora_demo.media import compose_grid, read_reference, write_mp4
 from opensora_demo.pipeline import generate as run_pipeline
-from opensora_demo.types import Finished, GenerationRequest, parse_guidance_list, parse_request
+from opensora_demo.types import Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
+from opensora_demo.ui.controls import FOLLOWS, PICKED, limit_updates, pick_updates
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.present import RunView, View, number
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
 from opensora_demo.ui.words import compose, roll
+from opensora_demo.weights import why_not
 
 log = logging.getLogger(__name__)
 SORRY = "Something went wrong; the details are in the server's log."
@@ -71,12 +73,14 @@ class Handlers:
     # --- requests
 
     def parse(self, raw: Mapping[str, Any], pictures: Pictures, model: object) -> tuple[ModelSpec, GenerationRequest]:
-        """The request of a form or call. Raises RequestError."""
+        """The request of a form or call. Raises RequestError, and WeightsError where the model cannot be loaded."""
         spec = find_model(model)
+        if why := why_not(spec):
+            raise WeightsError(f"{spec.title} cannot run here: {why}.")
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
-        first, last = (None if not p else read_reference(p, *spec.limits.sizes_px[0]) for p in pictures)
-        if first is None and last is None:
+        if pictures == (None, None):
             return spec, request
+        first, last = read_pictures(pictures, spec.limits)
         raw = dict(raw) | {"seed": request.seed}
         return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
@@ -160,7 +164,7 @@ class Handlers:
             seed=seed,
             **self.of_model(model, edit, rule, image_guidance, motion_score),
         )
-        yield from self.page(raw, (reference, last_frame), model, request.session_hash)
+        yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
 
     def page_compare(
         self,
@@ -191,7 +195,7 @@ class Handlers:
                 seed=seed,
                 **self.of_model(model, edit, rule, image_guidance, motion_score),
             )
-        yield from self.page(raw, (reference, last_frame), model, request.session_hash)
+        yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
 
     def of_model(self, model: object, edit: Any, rule: Any, image_guidance: Any, motion_score: Any) -> dict[str, Any]:
         """Those of the settings only some models have that are shown for this one; a hidden control keeps the value
@@ -205,17 +209,25 @@ class Handlers:
             "edit": edit if limits.edit else None,
         }
 
+    def pictures_of(self, model: object, reference: Any, last_frame: Any) -> Pictures:
+        """The given frames this model takes; a picture that is out of sight waits for the model it was given to."""
+        with sentences():
+            limits = find_model(model).limits
+        return (reference if limits.reference else None, last_frame if limits.last_frame else None)
+
+    def page_model(self, model: Any) -> list[Any]:
+        """A model was chosen: the updates of `FOLLOWS`."""
+        with sentences():
+            updates = limit_updates(model)
+        return [updates[name] for name in FOLLOWS]
+
     def page_stop(self, request: gr.Request) -> None:
         self.runs.stop(request.session_hash)
 
     def page_pick(self, event: gr.EventData) -> list[Any]:
-        """A clip was picked on the stage: its settings go into the form, a missing seed as a random one."""
-        chosen = event._data if isinstance(event._data, dict) else {}
-        keys = ("prompt", "negative", "fps", "frames", "steps", "guidance")
-        values = (chosen.get(key) for key in keys)
-        form: list[Any] = [gr.skip() if v is None or isinstance(v, list | dict) else v for v in values]
-        seed = chosen.get("seed")
-        return [*form, "" if seed is None else str(seed)]
+        """A clip was picked on the stage: its model and settings go into the form, the updates of `PICKED`."""
+        updates = pick_updates(event._data if isinstance(event._data, dict) else {})
+        return [updates[name] for name in PICKED]
 
     def page_compose(self, event: gr.EventData) -> str:
         """The sentence of the chips that are pressed."""
@@ -315,6 +327,17 @@ class Handlers:
                 motion_score=motion_score,
             )
         yield from self._call(raw, (reference, last_frame), model)
+
+
+def read_pictures(pictures: Pictures, limits: Limits) -> list[Frames | None]:
+    """The given frames at the model's size. Raises RequestError with the name of the field."""
+    frames: list[Frames | None] = []
+    for field, file in zip(("reference", "last_frame"), pictures, strict=True):
+        try:
+            frames.append(read_reference(file, *limits.sizes_px[0]) if file else None)
+        except RequestError as error:
+            raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
+    return frames
 
 
 def guidance_list(value: Any) -> Any:

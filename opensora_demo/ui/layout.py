@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
-from opensora_demo.types import Limits, Range
+from opensora_demo.catalog import DEFAULT_MODEL, MODELS, find_model
+from opensora_demo.types import Range
 from opensora_demo.ui.components import (
     UI_ASSETS,
     AnyValue,
@@ -20,10 +20,19 @@ from opensora_demo.ui.components import (
     ReferenceImage,
     Stage,
 )
+from opensora_demo.ui.controls import (
+    FOLLOWS,
+    PICKED,
+    TOY_PLACEHOLDER,
+    compare_note,
+    extras_label,
+    frame_hint,
+    model_note,
+    stage_props,
+)
 from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS
-from opensora_demo.weights import why_not
 
 TITLE = "Open-Sora Demo"
 MAX_AT_ONCE = 20  # runs that may wait for the device inside the page; more wait in Gradio's queue
@@ -53,48 +62,6 @@ def slider(span: Range | None, label: str, info: str) -> gr.Slider:
     )
 
 
-def limit_updates(model: object) -> list[Any]:
-    """Every control as the chosen model allows it: its range, or hidden where the model has no such setting."""
-    spec = find_model(model)
-    limits: Limits = spec.limits
-
-    def span(s: Range | None) -> Any:
-        if s is None:
-            return gr.update(visible=False)
-        return gr.update(minimum=s.low, maximum=s.high, value=s.default, step=s.step, visible=True)
-
-    return [
-        span(limits.fps),
-        gr.update(choices=list(limits.frames), value=limits.default_frames),
-        span(limits.steps),
-        span(limits.guidance),
-        gr.update(choices=list(limits.rules), value=limits.rules[0], visible=len(limits.rules) > 1),
-        span(limits.image_guidance),
-        span(limits.motion_score),
-        gr.update(visible=limits.reference),
-        gr.update(visible=limits.last_frame),
-        gr.update(visible=limits.edit, value=0),
-        gr.update(value=frame_hint(limits)),
-        gr.update(value=model_note(spec)),
-    ]
-
-
-def frame_hint(limits: Limits) -> str:
-    """What a given frame does, in the words of the model."""
-    height_px, width_px = limits.sizes_px[0]
-    if not limits.reference:
-        return "This model draws from text alone."
-    last = " Give a last frame too and the clip ends on it; the same picture twice makes a loop." * limits.last_frame
-    return f"The clip starts from this picture (PNG, JPEG or WebP, cropped to {width_px} x {height_px}).{last}"
-
-
-def model_note(spec: ModelSpec) -> str:
-    """What the model is, how it reads text, and whether it can run."""
-    why = why_not(spec)
-    state = f" **Cannot run here:** {why}." if why else ""
-    return f"{spec.summary} Text: {spec.text_mode}.{state}"
-
-
 def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
     """The whole page and its two API endpoints; `debug_models` offers the tiny random ones too."""
     spec = find_model(None)
@@ -111,13 +78,13 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         with gr.Tabs(elem_classes="os-tabs"):
             with gr.Tab("Generate"), gr.Row(elem_classes="os-columns"):
                 with gr.Column(elem_classes="os-left", min_width=320):
-                    stage = Stage({"phase": "idle", "examples": examples}, name="stage")
+                    stage = Stage({"phase": "idle", "examples": examples}, **stage_props("stage", spec))
                 with gr.Column(elem_classes="os-right", min_width=320):
                     prompt = PlainText(
                         label="Prompt",
                         lines=1,
                         max_lines=5,
-                        placeholder="a red ball bouncing over a meadow",
+                        placeholder=TOY_PLACEHOLDER,
                         info="What the clip shows. Enter runs it.",
                         elem_id="prompt",
                     )
@@ -126,6 +93,15 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         go = gr.Button("Generate", variant="primary", elem_id="generate", scale=3, min_width=120)
                         stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
                         die = gr.Button("Surprise me", elem_id="die", scale=1, min_width=144)
+                    with gr.Column(elem_classes="os-model"):
+                        model = PlainDropdown(
+                            models,
+                            value=DEFAULT_MODEL,
+                            label="Model",
+                            elem_id="model",
+                            info="Which network draws. The settings follow what it accepts.",
+                        )
+                        note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
                     with gr.Accordion("Settings", open=False, elem_classes="os-fold") as fold:
                         with gr.Row():
                             steps = slider(limits.steps, "Steps", "More steps: cleaner picture, longer wait.")
@@ -138,8 +114,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             fps = slider(
                                 limits.fps,
                                 "FPS",
-                                "Told to the model and used by the file: higher means smaller moves per frame, a "
-                                "shorter clip.",
+                                "Of the file, and told to the model (from 1.1 on): higher means smaller moves per "
+                                "frame, a shorter clip.",
                             )
                             frames = PlainRadio(
                                 list(limits.frames),
@@ -160,16 +136,6 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                     info="Same seed, same noise, same clip. Empty: a new one.",
                                 )
                                 dice = gr.Button("Random", size="sm", elem_id="random-seed", min_width=72, scale=0)
-                            model = PlainDropdown(
-                                models,
-                                value=DEFAULT_MODEL,
-                                label="Model",
-                                elem_id="model",
-                                min_width=200,
-                                info="Which network draws. The settings follow what it accepts.",
-                            )
-                        note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
-                        with gr.Row():
                             rule = PlainRadio(
                                 list(limits.rules),
                                 value=limits.rules[0],
@@ -178,6 +144,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 elem_id="rule",
                                 info="Oscillating: full for ten steps, then at every other one.",
                             )
+                        with gr.Row(elem_classes="os-optional"):
                             image_guidance = slider(
                                 limits.image_guidance,
                                 "Image guidance",
@@ -188,7 +155,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 "Motion score",
                                 "Told to the model: more is livelier.",
                             )
-                    with gr.Accordion("Negative prompt and first frame", open=False, elem_classes="os-fold"):
+                    with gr.Accordion(extras_label(limits), open=False, elem_classes="os-fold") as extras:
                         negative = PlainText(
                             label="Negative prompt",
                             lines=1,
@@ -196,23 +163,27 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             placeholder="nothing",
                             info="What guidance pushes away from. Without effect at guidance 1.",
                         )
-                        reference = ReferenceImage(
-                            label="First frame",
-                            sources=["upload"],
-                            type="filepath",
-                            height=200,
-                            elem_id="reference",
-                            buttons=[],
-                        )
-                        last_frame = ReferenceImage(
-                            label="Last frame",
-                            sources=["upload"],
-                            type="filepath",
-                            height=200,
-                            elem_id="last-frame",
-                            buttons=[],
-                            visible=limits.last_frame,
-                        )
+                        with gr.Row(elem_classes="os-given"):
+                            reference = ReferenceImage(
+                                label="First frame",
+                                sources=["upload"],
+                                type="filepath",
+                                height=200,
+                                elem_id="reference",
+                                buttons=[],
+                                min_width=140,
+                            )
+                            last_frame = ReferenceImage(
+                                label="Last frame",
+                                sources=["upload"],
+                                type="filepath",
+                                height=200,
+                                elem_id="last-frame",
+                                buttons=[],
+                                min_width=140,
+                                visible=limits.last_frame,
+                            )
+                        hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
                         edit = PlainSlider(
                             0,
                             1,
@@ -223,7 +194,6 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             visible=limits.edit,
                             info="0 keeps them exactly; 0.4 lets the last 40 % of the way redraw them.",
                         )
-                        hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
             with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
                 with gr.Row(elem_classes="os-compare-row"):
                     scales = PlainText(
@@ -237,12 +207,20 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                     )
                     compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=1, min_width=120)
                     stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=1, min_width=80)
-                grid = Stage({"phase": "idle"}, name="grid", wide=True)
+                compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
+                grid = Stage({"phase": "idle"}, **stage_props("grid", spec))
 
-        extra = [rule, image_guidance, motion_score]
-        form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *extra, seed, model]
+        optional = [rule, image_guidance, motion_score]
+        form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *optional, seed, model]
         compared = [scales if field is guidance else field for field in form]
-        follows = [fps, frames, steps, guidance, *extra, reference, last_frame, edit, hint, note]
+        named = {
+            "prompt": prompt, "negative": negative, "seed": seed, "model": model, "note": note, "composer": composer,
+            "die": die, "go": go, "steps": steps, "guidance": guidance, "fps": fps, "frames": frames, "rule": rule,
+            "image_guidance": image_guidance, "motion_score": motion_score, "extras": extras, "reference": reference,
+            "last_frame": last_frame, "hint": hint, "edit": edit, "compare": compare, "compare_note": compared_with,
+            "stage": stage, "grid": grid,
+        }  # fmt: skip
+        follows, picked = [named[name] for name in FOLLOWS], [named[name] for name in PICKED]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run: dict[str, Any] = {
             **quiet,
@@ -251,7 +229,6 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
-        picked = [prompt, negative, fps, frames, steps, guidance, seed]
         gr.on([go.click, prompt.submit], handlers.page_generate, form, stage, **run)
         gr.on([compare.click, scales.submit], handlers.page_compare, compared, grid, **run)
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
@@ -260,7 +237,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)
-        model.change(limit_updates, model, follows, **quick)
+        model.input(handlers.page_model, model, follows, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
         add_api(handlers)
     return page

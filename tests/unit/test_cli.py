@@ -137,28 +137,9 @@ def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys:
     picture = tmp_path / "picture.png"
     Image.effect_noise((48, 32), 64).convert("RGB").save(picture)
     out = tmp_path / "clip.mp4"
-    code = main(
-        [
-            "generate",
-            "a ball",
-            "--model",
-            "debug-2.0",
-            "--frames",
-            "9",
-            "--steps",
-            "2",
-            "--reference",
-            str(picture),
-            "--last-frame",
-            str(picture),
-            "--image-guidance",
-            "2",
-            "--motion-score",
-            "6",
-            "--out",
-            str(out),
-        ]
-    )
+    frames = ["--reference", str(picture), "--last-frame", str(picture), "--frames", "9"]
+    own = ["--image-guidance", "2", "--motion-score", "6", "--steps", "2"]
+    code = main(["generate", "a ball", "--model", "debug-2.0", *frames, *own, "--out", str(out)])
     assert code == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     assert settings["rule"] == "oscillating"

@@ -19,7 +19,7 @@ ROWS: list[dict[str, set[str]]] = [
     {
         "models": {"torch", "einops"},
         "codecs": {"torch", "einops", "diffusers"},
-        "text": {"torch", "transformers"},
+        "text": {"torch", "transformers", "diffusers"},
     },
     {"catalog": set()},
     {"weights": {"torch", "safetensors", "huggingface_hub"}, "families": {"torch"}},

@@ -1,0 +1,417 @@
+"""Every family behind the pipeline, by its debug entry; and the sizes that the published entries promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from threading import Event as Flag
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from opensora_demo.bundle import ModelBundle, build_bundle, build_codec, build_network
+from opensora_demo.catalog import MODELS, ModelSpec
+from opensora_demo.codecs.base import Codec
+from opensora_demo.errors import Cancelled
+from opensora_demo.families.base import Given
+from opensora_demo.families.mmdit import MMDiTFamily
+from opensora_demo.families.stdit import STDiTFamily
+from opensora_demo.models.dit import DiT
+from opensora_demo.models.mmdit import MMDiT
+from opensora_demo.models.stdit import STDiT
+from opensora_demo.models.stdit2 import STDiT2
+from opensora_demo.models.stdit3 import STDiT3
+from opensora_demo.models.stdit3_v13 import STDiT3V13
+from opensora_demo.nn.attention import TextKeys
+from opensora_demo.pipeline import generate, noise_of, run, to_video
+from opensora_demo.sampling.guidance import TextImage
+from opensora_demo.types import (
+    Decoding,
+    Encoded,
+    Finished,
+    Frames,
+    GenerationRequest,
+    Started,
+    StepPreview,
+    parse_request,
+)
+
+DEBUG = [spec for spec in MODELS.values() if spec.hidden]
+PUBLISHED = [spec for spec in MODELS.values() if not spec.hidden]
+GIVEN = [spec for spec in DEBUG if spec.limits.reference]
+STEPS = 3
+
+
+@cache
+def built(name: str) -> ModelBundle:
+    return build_bundle(MODELS[name], torch.device("cpu"))
+
+
+@pytest.fixture(params=[spec.id for spec in DEBUG])
+def bundle(request: pytest.FixtureRequest) -> ModelBundle:
+    return built(request.param)
+
+
+@pytest.fixture(params=[spec.id for spec in GIVEN])
+def given_bundle(request: pytest.FixtureRequest) -> ModelBundle:
+    return built(request.param)
+
+
+def picture(spec: ModelSpec, seed: int) -> Frames:
+    height, width = spec.limits.sizes_px[0]
+    return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+
+
+def ask(spec: ModelSpec, *, frames: int | None = None, first: bool = False, last: bool = False, **raw: Any) -> Any:
+    shortest = next((n for n in spec.limits.frames if n > 1), spec.limits.frames[0])
+    raw = {"prompt": "a red ball on a meadow", "steps": STEPS, "seed": 3, "frames": frames or shortest, **raw}
+    return parse_request(
+        raw,
+        model_id=spec.id,
+        limits=spec.limits,
+        reference=picture(spec, 1) if first else None,
+        last_frame=picture(spec, 2) if last else None,
+    )
+
+
+class Recorder:
+    """A bundle's codec that keeps the latents it is given and decodes them to black: most of a tiny run is decoding."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.latent_channels = codec.latent_channels
+        self.latent_size = codec.latent_size
+        self.encode = codec.encode
+        self.given: list[Tensor] = []
+
+    def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
+        self.given.append(latents)
+        yield latents.new_zeros(1, 3, frames, 2, 2)
+
+
+def latents_of(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
+    """The latents (rows, c, t, h, w) that the pipeline hands to the codec."""
+    recorder = Recorder(bundle.codec)
+    run(replace(bundle, codec=recorder), request)  # type: ignore[arg-type]
+    return torch.cat(recorder.given)
+
+
+def alone(request: GenerationRequest) -> list[GenerationRequest]:
+    """The single runs of a comparison."""
+    return [replace(request, guidance=(scale,)) for scale in request.guidance]
+
+
+def assert_same(ours: Tensor, expected: Tensor) -> None:
+    """Up to the rounding of batched products, which many steps of a random network enlarge."""
+    assert ours.shape == expected.shape
+    assert torch.isfinite(expected).all()
+    assert float((ours - expected).abs().max()) <= 1e-3 * float(expected.abs().max())
+
+
+def assert_comparison(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
+    together = latents_of(bundle, request)
+    for row, single in zip(together, alone(request), strict=True):
+        assert_same(row[None], latents_of(bundle, single))
+    return together
+
+
+# --- every family -------------------------------------------------------------------------------------------------
+
+
+def test_events_come_in_order_and_shapes_fit(bundle: ModelBundle) -> None:
+    request = ask(bundle.spec)
+    events = list(generate(bundle, request))
+    assert [type(e) for e in events] == [Started, Encoded, *[StepPreview] * STEPS, Decoding, Finished]
+    steps = [e for e in events if isinstance(e, StepPreview)]
+    assert [s.index for s in steps] == [*range(STEPS)]
+    assert [s.t for s in steps] == sorted((s.t for s in steps), reverse=True)
+    shape = request.shape
+    latent = bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px)
+    assert all(s.previews[0].shape == (*latent, 3) and s.previews[0].dtype == np.uint8 for s in steps)
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.clips[0].frames.shape == (shape.frames, shape.height_px, shape.width_px, 3)
+
+
+def test_same_seed_same_clip_and_another_seed_another(bundle: ModelBundle) -> None:
+    a, b, c = (latents_of(bundle, ask(bundle.spec, seed=s)) for s in (3, 3, 4))
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, c)
+
+
+def test_a_comparison_gives_the_clips_of_single_runs(bundle: ModelBundle) -> None:
+    """Also where the sampler draws noise at every step: the draws are the run's, not a row's."""
+    for rule in bundle.spec.limits.rules:  # oscillation begins after ten steps
+        rows = assert_comparison(bundle, ask(bundle.spec, guidance=[0, 1, 4], rule=rule, steps=13))
+        assert not torch.allclose(rows[1], rows[2])
+
+
+def test_a_negative_prompt_counts_where_the_scale_is_not_one(bundle: ModelBundle) -> None:
+    """A negative prompt of another length than the prompt's."""
+    plain = latents_of(bundle, ask(bundle.spec, guidance=[1, 4]))
+    rows = assert_comparison(bundle, ask(bundle.spec, guidance=[1, 4], negative="a blue square"))
+    assert_same(rows[:1], plain[:1])
+    assert not torch.allclose(rows[1], plain[1])
+
+
+def test_small_batches_do_not_change_the_clip(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ask(bundle.spec, guidance=[1, 4])
+    whole = latents_of(bundle, request)
+    monkeypatch.setattr(bundle.family, "max_batch", 1)
+    assert_same(latents_of(bundle, request), whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 2 + STEPS])
+def test_closing_after_n_events_ends_the_run(bundle: ModelBundle, count: int) -> None:
+    seen = 0
+    with closing(generate(bundle, ask(bundle.spec))) as events:
+        for _ in events:
+            seen += 1
+            if seen == count:
+                break
+    assert seen == count
+    assert not torch.is_inference_mode_enabled()
+    assert bundle.lock.acquire(blocking=False)
+    bundle.lock.release()
+
+
+def test_a_set_flag_stops_at_the_next_step(bundle: ModelBundle) -> None:
+    flag, steps = Flag(), 0
+    with pytest.raises(Cancelled):  # noqa: PT012 - the loop is the point
+        for event in generate(bundle, ask(bundle.spec, steps=20), flag):
+            if isinstance(event, StepPreview):
+                steps += 1
+                if steps == 2:
+                    flag.set()
+    assert steps == 2
+
+
+def test_the_text_is_projected_once_a_run(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of a prompt serve every step (cross-attention only)."""
+    if not isinstance(bundle.family, STDiTFamily):
+        pytest.skip("this family has no text keys")
+    projected: list[TextKeys] = []
+    original = bundle.family.network.project_text
+
+    def counted(*args: Any, **kwargs: Any) -> TextKeys:
+        projected.append(original(*args, **kwargs))
+        return projected[-1]
+
+    monkeypatch.setattr(bundle.family.network, "project_text", counted)
+    latents_of(bundle, ask(bundle.spec, guidance=[1, 4]))
+    assert len(projected) == 1
+
+
+# --- given frames -------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_with_given_frames_gives_the_clips_of_single_runs(given_bundle: ModelBundle) -> None:
+    spec = given_bundle.spec
+    ends: tuple[dict[str, bool], ...] = ({"first": True}, {"last": True}, {"first": True, "last": True})
+    for given in ends:
+        rows = assert_comparison(given_bundle, ask(spec, guidance=[1, 4], **given))
+        assert not torch.allclose(rows[0], rows[1]), given
+
+
+@pytest.mark.parametrize("name", ["debug-1.2", "debug-2.0", "debug-2.0-dcae"])
+def test_given_frames_are_kept_exactly(name: str) -> None:
+    """1.2 with edit 0 and 2.0. (1.1 sends a kept frame through the network at the last step, 1.3 is only told.)"""
+    bundle = built(name)
+    with torch.inference_mode():
+        first, last = (bundle.codec.encode(to_video(picture(bundle.spec, seed)))[0, :, 0] for seed in (1, 2))
+    head = latents_of(bundle, ask(bundle.spec, first=True, guidance=[1, 4]))
+    tail = latents_of(bundle, ask(bundle.spec, last=True, guidance=[1, 4]))
+    loop = latents_of(bundle, ask(bundle.spec, first=True, last=True, guidance=[1, 4]))
+    for row in range(2):
+        assert torch.equal(head[row, :, 0], first)
+        assert not torch.equal(head[row, :, -1], last)
+        assert torch.equal(tail[row, :, -1], last)
+        assert not torch.equal(tail[row, :, 0], first)
+        assert torch.equal(loop[row, :, 0], first)
+        assert torch.equal(loop[row, :, -1], last)
+
+
+@pytest.mark.parametrize("name", ["debug-1.1", "debug-1.2"])
+def test_an_edit_lets_given_frames_change(name: str) -> None:
+    bundle = built(name)
+    kept, edited = (latents_of(bundle, ask(bundle.spec, first=True, steps=6, edit=edit)) for edit in (0, 0.5))
+    assert not torch.allclose(kept[:, :, 0], edited[:, :, 0])
+
+
+def test_a_picture_from_a_given_frame_is_that_frame(given_bundle: ModelBundle) -> None:
+    """A one-frame clip whose only frame is given: upstream puts it back after denoising (2.0 api_fn), a frame mask of 0
+    keeps it (1.2). 1.1 changes it at the last step, 1.3 is only told: there the run must merely not fail."""
+    spec = given_bundle.spec
+    if 1 not in spec.limits.frames:
+        pytest.skip("this model makes no pictures")
+    request = ask(spec, frames=1, first=True)
+    made = latents_of(given_bundle, request)
+    assert made.shape[2] == 1
+    if spec.id in ("debug-1.2", "debug-2.0", "debug-2.0-dcae"):
+        with torch.inference_mode():
+            expected = given_bundle.codec.encode(to_video(picture(spec, 1)))
+        assert torch.equal(made, expected)
+
+
+# --- guidance of 2.0 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["debug-2.0", "debug-2.0-dcae"])
+@pytest.mark.parametrize("image_guidance", [1.0, 3.0])
+def test_three_branches_without_given_frames_are_two(name: str, image_guidance: float) -> None:
+    """Upstream evaluates three branches also for text to video, where the last two are the same network call."""
+    spec = MODELS[name]
+    bundle = built(name)
+    family = bundle.family
+    assert isinstance(family, MMDiTFamily)
+    request = ask(spec, guidance=[2, 7.5], rule="oscillating", image_guidance=image_guidance, steps=12)
+    draw = noise_of(bundle, request)
+    noise = draw()
+    size = (noise.shape[2], noise.shape[3], noise.shape[4])
+    with torch.inference_mode():
+        condition = family.condition(request, Given(), size)
+        merged = condition.guidance
+        assert isinstance(merged, TextImage)
+        assert not merged.given
+        assert merged.weights(0).shape == (2, 2)
+        whole = replace(condition, guidance=replace(merged, given=True))
+        assert whole.guidance.weights(0).shape == (2, 3)
+        x = noise.expand(2, -1, -1, -1, -1)
+        times = family.times(request.steps, size)
+        *_, two = family.denoise(x, condition, times)
+        *_, three = family.denoise(x, whole, times)
+    assert torch.allclose(two.x, three.x, rtol=1e-4, atol=1e-4 * float(three.x.abs().max()))
+
+
+# --- published entries --------------------------------------------------------------------------------------------
+
+
+def on_meta(build: Any) -> Any:
+    with torch.device("meta"):
+        return build()
+
+
+@pytest.mark.parametrize("spec", PUBLISHED, ids=lambda spec: spec.id)
+def test_sizes_and_lengths_of_a_published_entry_fit_its_parts(spec: ModelSpec) -> None:
+    """Every size and length on offer has latents that the network takes without padding, that as many given frames fit
+    into, and that the codec turns into the frames asked for."""
+    codec = on_meta(lambda: build_codec(spec.codec))
+    network = spec.network
+    assert spec.limits.default_frames in spec.limits.frames
+    for height, width in spec.limits.sizes_px:
+        for frames in spec.limits.frames:
+            t, h, w = codec.latent_size(frames, height, width)
+            where = f"{frames} frames of {height} x {width}: {(t, h, w)}"
+            assert min(t, h, w) > 0, where
+            assert codec.latent_size(1, height, width) == (1, h, w), where
+            patch = network.patch if isinstance(network.patch, tuple) else (1, network.patch, network.patch)
+            assert (t % patch[0], h % patch[1], w % patch[2]) == (0, 0, 0), where
+            fixed = getattr(network, "input_size", None)
+            assert fixed is None or fixed == (t, h, w), where
+            if hasattr(network, "latent_channels"):
+                assert network.latent_channels == codec.latent_channels
+            else:
+                assert network.in_channels == codec.latent_channels
+
+
+def shrunk(spec: ModelSpec) -> Any:
+    """The published codec with few channels: its lengths and sizes are the published ones."""
+    from opensora_demo.catalog import debug
+    from opensora_demo.codecs.tiling import Tiling
+
+    small = {
+        "opensora-1.0-256": debug.DIT.codec,
+        "opensora-1.0-512": debug.DIT.codec,
+        "opensora-1.1": debug.DIT.codec,
+        "opensora-1.2": debug.STDIT3.codec,
+        "opensora-1.3": debug.STDIT3_V13.codec,
+        "opensora-2.0": replace(debug.MMDIT.codec, tiling=Tiling()),  # type: ignore[arg-type]
+        "opensora-2.0-dcae": replace(
+            spec.codec,  # type: ignore[arg-type]
+            latent_channels=32,
+            widths=(32,) * 6,
+            encoder_depths=(1,) * 6,
+            decoder_depths=(1,) * 6,
+            attention=(False,) * 6,
+            tiling=Tiling(),
+        ),
+    }
+    return small.get(spec.id, spec.codec)
+
+
+@pytest.mark.parametrize("spec", PUBLISHED, ids=lambda spec: spec.id)
+def test_a_codec_makes_the_frames_and_latents_it_announces(spec: ModelSpec) -> None:
+    """On the meta device: decoding what `latent_size` says gives the clip, encoding one frame its given latent."""
+    codec = on_meta(lambda: build_codec(shrunk(spec)))
+    space = codec.latent_size(1, 1024, 1024)[1]
+    side = 2 * 1024 // space
+    for frames in spec.limits.frames:
+        t, h, w = codec.latent_size(frames, side, side)
+        z = torch.empty(1, codec.latent_channels, t, h, w, device="meta")
+        made = sum(part.shape[2] for part in codec.decode_chunks(z, frames))
+        assert made == frames
+    picture = torch.empty(1, 3, 1, side, side, device="meta")
+    assert codec.encode(picture).shape == (1, codec.latent_channels, *codec.latent_size(1, side, side))
+
+
+@pytest.mark.parametrize("spec", PUBLISHED, ids=lambda spec: spec.id)
+def test_a_published_network_takes_its_latents(spec: ModelSpec) -> None:
+    """One forward pass of the published network, shortened to one block, on the meta device."""
+    shorter: dict[str, int] = {"depth": 1} | ({"depth_single": 1} if hasattr(spec.network, "depth_single") else {})
+    network = on_meta(lambda: build_network(replace(spec.network, **shorter)))  # type: ignore[arg-type]
+    codec = on_meta(lambda: build_codec(spec.codec))
+    for height, width in spec.limits.sizes_px:
+        size = codec.latent_size(spec.limits.default_frames, height, width)
+        x = torch.empty(1, codec.latent_channels, *size, device="meta")
+        one = torch.ones(1, device="meta")
+        out = forward(network, x, one, spec, float(height), float(width))
+        assert out.shape[2:] == x.shape[2:]
+        assert out.shape[1] in (x.shape[1], 2 * x.shape[1])
+
+
+def forward(network: Any, x: Tensor, one: Tensor, spec: ModelSpec, height: float, width: float) -> Tensor:
+    assert spec.text is not None
+    y = torch.empty(1, spec.text.max_tokens, spec.text.width, device="meta")
+    match network:
+        case MMDiT():
+            cond = torch.empty(1, 1 + x.shape[1], *x.shape[2:], device="meta")
+            pooled = torch.empty(1, spec.clip.width if spec.clip else 0, device="meta")
+            return network(x, one, y, pooled, cond=cond)
+        case STDiT():
+            return network(x, one, network.project_text(y))
+        case STDiT2():
+            # the position table reads numbers off a tensor, which meta tensors have none of
+            return network(
+                x,
+                one,
+                network.project_text(y),
+                fps=one,
+                frames=one,
+                height_px=Sized(one, height),
+                width_px=Sized(one, width),
+                aspect=one,
+            )
+        case STDiT3() | STDiT3V13():
+            return network(x, one, network.project_text(y), fps=one, height_px=height, width_px=width)
+        case DiT():
+            return network(x, one, y[:, 0])
+    raise AssertionError(type(network))
+
+
+class Sized(torch.Tensor):
+    """A meta tensor whose only item is known."""
+
+    value: float
+
+    def __new__(cls, like: Tensor, value: float) -> Sized:
+        made: Sized = like.as_subclass(cls)  # type: ignore[assignment]
+        made.value = value
+        return made
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.value
