@@ -4,7 +4,7 @@ const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
 const wide = Boolean(props.wide), name = props.name;
-const about = () => props.about || {}; // the chosen model: {model, cell}
+const about = () => props.about || {}; // the chosen model: {model, cell, runs}
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
 const memory = ((window.openSoraDemo ||= {})[name] ||= { shelf: [], lastRun: 0, clip: null });
@@ -298,9 +298,10 @@ function idle() {
       showChips([]);
       showActions(null);
     }
-    $(".os-empty").textContent = wide
+    const invitation = wide
       ? "One prompt, one noise, several guidance scales, side by side and in step."
       : "Type a sentence and press Generate.";
+    $(".os-empty").textContent = about().runs === false ? "The weights of this model are not here." : invitation;
     return;
   }
   const example = list[state.example % list.length];

@@ -126,7 +126,6 @@ V13 = ModelSpec(
     text=T5Config(max_tokens=300, clean=True),
     sampler=RectifiedFlowConfig(shift="1.3", rescale=0.7),
     weights=_files("opensora-1.3"),
-    aesthetic_score=6.5,
     limits=Limits(
         steps=_FLOW_STEPS,
         guidance=Range(low=0, high=20, default=7.5, step=0.5),
@@ -136,7 +135,7 @@ V13 = ModelSpec(
         sizes_px=((352, 640), (240, 416)),
         last_frame=True,
         rules=("oscillating", "plain"),
-        image_guidance=Range(low=0, high=15, default=7.5, step=0.5),
+        image_guidance=Range(low=0, high=15, default=5, step=0.5),
         motion_score=_MOTION,
     ),
 )

@@ -60,8 +60,8 @@ class RandomWeights:
 class ModelSpec:
     """One model: what it is made of, where its weights are, and what it accepts.
 
-    `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2,
-    1.3). `hidden` entries are shown only when asked for.
+    `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2).
+    `hidden` entries are shown only when asked for.
     """
 
     id: str

@@ -3,7 +3,7 @@
 - Velocity and time are the package's own: noise - data, 0..1.
 - Text: T5 tokens join the video's in one sequence, padding and all; CLIP's pooled vector modulates. The null prompt is
   the encoded empty string, the negative prompt replaces it.
-- FPS and motion score are words at the end of the prompt.
+- FPS and motion score are words at the end of the prompt, not of the negative one.
 - Given frames: a mask and a latent beside the noisy one, and put back over the result before decoding.
 - Guidance: three branches, text and image scale, oscillating (`sampling.guidance.TextImage`). A distilled network
   (Flux) is told the scale instead and has one branch.
@@ -72,12 +72,7 @@ class MMDiTFamily:
         self.max_batch = max_batch
 
     def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> MMDiTConditioning:
-        prompts = [
-            add_fps_and_motion(request.prompt, request.fps, request.motion_score),
-            add_fps_and_motion(request.negative_prompt, request.fps, request.motion_score)
-            if request.negative_prompt
-            else "",
-        ]
+        prompts = [add_fps_and_motion(request.prompt, request.fps, request.motion_score), request.negative_prompt]
         features, pooled = self.text(prompts), self.pooled(prompts)
         references = [latent for latent in (given.first, given.last) if latent is not None]
         kind = {(False, False): "t2v", (True, False): "i2v_head", (False, True): "i2v_tail", (True, True): "i2v_loop"}[

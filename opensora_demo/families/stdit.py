@@ -56,13 +56,15 @@ class STDiTConditioning(Conditioning):
     latent: Tensor | None = None
     mask: Tensor | None = None
     null: TextKeys | None = None
-    selected: dict[tuple[int, ...], TextKeys] = field(default_factory=dict)
+    selected: dict[tuple[int, ...], tuple[TextKeys, TextKeys | None]] = field(default_factory=dict)
 
-    def rows(self, branches: list[int]) -> TextKeys:
-        """The text of a batch whose entries belong to these branches; the same for every step, so it is kept."""
+    def rows(self, branches: list[int]) -> tuple[TextKeys, TextKeys | None]:
+        """The text, and the null text for given frames, of a batch whose entries belong to these branches; the same
+        at every step, so it is kept."""
         key = tuple(branches)
         if key not in self.selected:
-            self.selected[key] = self.text.select([TEXT_OF_BRANCH[k] for k in branches])
+            of_text = [TEXT_OF_BRANCH[k] for k in branches]
+            self.selected[key] = self.text.select(of_text), None if self.null is None else self.null.select(of_text)
         return self.selected[key]
 
     def given_frames(self) -> list[int]:
@@ -173,7 +175,8 @@ class STDiTFamily:
 
         def call(rows: list[int], branches: list[int]) -> Tensor:
             count, device = len(rows), x.device
-            text, time = condition.rows(branches), torch.full((count,), timestep, device=device)
+            text, null = condition.rows(branches)
+            time = torch.full((count,), timestep, device=device)
             flags = None if x_mask is None else x_mask[rows]
 
             def number(value: float) -> Tensor:
@@ -205,11 +208,10 @@ class STDiTFamily:
                         x_mask=flags,
                     )
                 case STDiT3V13():
-                    cond = cond_mask = null = None
-                    if condition.latent is not None and condition.mask is not None and condition.null is not None:
+                    cond = cond_mask = None
+                    if condition.latent is not None and condition.mask is not None:
                         seen = torch.tensor([k < 2 for k in branches], device=device).view(-1, 1, 1, 1, 1)
                         cond, cond_mask = condition.latent * seen, condition.mask.expand(count, -1, -1, -1, -1)
-                        null = condition.null.select([TEXT_OF_BRANCH[k] for k in branches])
                     return self.network(
                         x[rows],
                         time,

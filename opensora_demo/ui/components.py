@@ -103,7 +103,7 @@ class _Drawn(gr.HTML):
 class Stage(_Drawn):
     """The picture: examples, the estimate of every step, the finished clip; its strip of steps, chips and shelf.
 
-    `about` is the chosen model: {model, cell}.
+    `about` is the chosen model: {model, cell, runs}.
     """
 
     def __init__(

@@ -94,11 +94,11 @@ def pick_updates(settings: Mapping[str, Any]) -> Updates:
 
 
 def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
-    """What a stage knows of the chosen model: whose examples to show, and the shape of what will come.
+    """What a stage knows of the chosen model: whose examples to show, the shape of what will come, if it can run.
 
     Gradio replaces all properties of a drawn component at once, so the fixed ones go along.
     """
-    about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0])}
+    about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0]), "runs": not why_not(spec)}
     return {"name": name, "wide": name == "grid", "about": about}
 
 

@@ -177,53 +177,68 @@ def run_denoise(case: Case) -> dict[str, Tensor]:
     return joined | {"timesteps": torch.tensor(times)}
 
 
+def references_of(case: Case, row: int, kind: str, codec: Any, draws: list[Tensor], causal: bool) -> list[Tensor]:
+    """Latents of one clip's references, each the part of it that its kind of condition takes."""
+    names = (case.config.get("ref") or [""] * (row + 1))[row]
+    if not names or kind in ("t2v", "distill"):
+        return []
+    clips = [case.inputs[name] for name in names.split(";")]
+    if kind.startswith("v2v"):
+        length = (64 if clips[0].shape[1] >= 64 and "easy" in kind else 32) + int(causal)
+        clips = [clips[0][:, :length] if "head" in kind else clips[0][:, -length:]]
+    elif kind == "i2v_head":
+        clips = [clips[0][:, :1]]
+    elif kind == "i2v_tail":
+        clips = [clips[-1][:, -1:]]
+    else:
+        clips = [clips[0][:, :1], clips[-1][:, -1:]]
+    latents = []
+    for clip in clips:
+        if isinstance(codec, HunyuanVAE):
+            mean, log_variance = codec.moments(clip[None])
+            latents.append(codec.scale_latents(mean + torch.exp(0.5 * log_variance) * draws.pop(0))[0])
+        else:
+            latents.append(codec.encode(clip[None])[0])
+    return latents
+
+
 def run_api(case: Case) -> dict[str, Tensor]:
     config, x = case.config, case.inputs
-    opt = config["opt"]
+    opt, n = config["opt"], config["n"]
     network = mmdit(config["mmdit"])
     case.fill(network, "mmdit")
     codec: Any = hunyuan(config["hunyuan"]) if "hunyuan" in config else dc_ae(config["dcae"])
     case.fill(codec, "vae")
-    assert config["n"] == 1
     assert opt["method"] in ("i2v", "distill")
     height, width = (-(-opt[side] // 16) * 16 for side in ("height", "width"))
     kind = config["cond_type"] if opt["method"] == "i2v" else "distill"
     draws = case.draws()
     noise = draws.pop(0)
-    causal = opt["is_causal_vae"]
-
-    references = []
-    for i in range(sum(name.startswith("ref") for name in x)):
-        video = x[f"ref{i}"][None]
-        if isinstance(codec, HunyuanVAE):
-            mean, log_variance = codec.moments(video)
-            z = mean + torch.exp(0.5 * log_variance) * draws.pop(0) if draws else mean
-            references.append(codec.scale_latents(z)[0])
-        else:
-            references.append(codec.encode(video)[0])
+    causal, size = opt["is_causal_vae"], tuple(noise.shape[1:])
+    references = [references_of(case, row, kind, codec, draws, causal) for row in range(n)]
     assert not draws, "every draw must have been used"
 
-    size = tuple(noise.shape[1:])
-    mask, latent = given_frames("t2v" if kind == "distill" else kind, references, size, causal=causal)  # type: ignore[arg-type]
-    rows = [0] if kind == "distill" else [0, 1, 2]
-    condition = conditioning(x["txt"][rows], x["y_vec"][rows], mask, latent, opt, kind, opt["num_steps"])
-    if opt.get("flow_shift") is not None or opt.get("shift") is False:
-        tokens = size[2] * size[3] // network.cfg.patch**2
-        times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
-        *_, last = MMDiTFamily(None, None, network, RectifiedFlowConfig(), causal=causal).denoise(
-            noise, condition, times
-        )  # type: ignore[arg-type]
-        result = torch.where(mask.bool(), latent, last.x) if "i2v" in kind else last.x
-    else:
-        family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
-        request: Any = SimpleNamespace(steps=opt["num_steps"])
-        *_, last = family.steps(noise, condition, request, lambda: noise)
-        result = last.x
-    frames = opt["num_frames"]
-    if not causal:
-        frames = size[1] * codec.cfg.time_factor
-    video = codec.decode(result, frames)[:, :, : opt["num_frames"]]
-    if not causal:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)
+    tokens = size[2] * size[3] // network.cfg.patch**2
+    times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
+    family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
+    clips = []
+    for row in range(n):
+        condition_kind = "t2v" if kind == "distill" else kind
+        mask, latent = given_frames(condition_kind, references[row], size, causal=causal)  # type: ignore[arg-type]
+        rows = [row] if kind == "distill" else [row, n + row, 2 * n + row]
+        condition = conditioning(x["txt"][rows], x["y_vec"][rows], mask, latent, opt, kind, opt["num_steps"])
+        start = noise[row : row + 1]
+        if row == 0 and "v2v" not in kind and times == family.times(opt["num_steps"], (size[1], size[2], size[3])):
+            request: Any = SimpleNamespace(steps=opt["num_steps"])
+            *_, last = family.steps(start, condition, request, lambda: start)  # noqa: B023
+            clips.append(last.x)
+        else:
+            *_, last = family.denoise(start, condition, times)
+            put_back = row == 0 and "i2v" in kind  # the reference does so for the first clip of a batch only (Q19)
+            clips.append(torch.where(mask.bool(), latent, last.x) if put_back else last.x)
+    frames = opt["num_frames"] if causal else size[1] * codec.cfg.time_factor
+    video = codec.decode(torch.cat(clips), frames)[:, :, : opt["num_frames"]]
+    if not causal and "i2v" in kind:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)
         cut = config["compression"][0] - 1
         video = video[:, :, cut if kind in ("i2v_head", "i2v_loop") else 0 :]
         if kind in ("i2v_tail", "i2v_loop"):

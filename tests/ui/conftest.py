@@ -65,7 +65,7 @@ class FakePipeline:
                     guidance=request.guidance,
                 )
             yield Decoding(done=1, total=1)
-            frames = np.zeros((request.shape.frames, 64, 64, 3), np.uint8)
+            frames = np.zeros((request.shape.frames, request.shape.height_px, request.shape.width_px, 3), np.uint8)
             clips = tuple(Clip(frames=frames, request=replace(request, guidance=(g,))) for g in request.guidance)
             yield Finished(clips=clips, seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown)
         finally:

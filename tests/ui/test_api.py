@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 NAMES = ["prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model"]
+OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_endpoints_and_their_parameters(client: Client) -> None:
     endpoints: dict[str, Any] = client.view_api(return_format="dict", print_info=False)["named_endpoints"]  # type: ignore[index,call-overload]
     assert set(endpoints) == {"/generate", "/compare"}
     for info in endpoints.values():
-        assert [p["parameter_name"] for p in info["parameters"]] == NAMES
+        assert [p["parameter_name"] for p in info["parameters"]] == NAMES + OF_SOME_MODELS
         assert all(p["parameter_has_default"] for p in info["parameters"])
 
 
@@ -100,6 +101,39 @@ def test_reference(client: Client, tmp_path: Path) -> None:
     assert settings["reference"] is True
 
 
+def test_settings_that_only_some_models_have(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "frame.png"
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(file)
+    chosen = {"model": "debug-2.0", "rule": "oscillating", "image_guidance": 5, "motion_score": 7}
+    frames = {"reference": handle_file(str(file)), "last_frame": handle_file(str(file))}
+    clip, settings = client.predict(prompt="a ball", steps=1, **frames, **chosen, api_name="/generate")
+    assert chosen.items() <= settings.items()
+    assert settings["reference"] is True
+    assert settings["last_frame"] is True
+    assert read_settings(Path(clip)) == settings
+    _, settings = client.predict(
+        prompt="a ball", steps=1, model="debug-1.2", edit=0.4, guidance="1, 3", api_name="/compare"
+    )
+    assert settings["edit"] == 0.4
+    assert settings["motion_score"] == 4  # the model's default
+    assert "rule" not in settings
+    assert "last_frame" not in settings
+
+
+def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(good)
+    bad.write_bytes(b"<svg/>")
+    for arguments, sentence in (
+        ({"model": "debug-1.0", "reference": good}, "reference: this model takes no reference image"),
+        ({"model": "nano", "last_frame": good}, "last_frame: this model takes no last frame"),
+        ({"model": "debug-1.3", "last_frame": bad}, "last_frame: this is not a readable PNG, JPEG or WebP image"),
+    ):
+        files = {k: handle_file(str(v)) if isinstance(v, Path) else v for k, v in arguments.items()}
+        with pytest.raises(AppError, match=sentence):
+            client.predict(prompt="a ball", steps=1, **files, api_name="/generate")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -121,6 +155,16 @@ def test_reference(client: Client, tmp_path: Path) -> None:
         ({"reference": "https://example.org/x.png"}, "reference: must be an uploaded"),
         ({"reference": {"path": "/etc/passwd"}}, "reference: must be an uploaded"),
         ({"reference": 7}, "reference: must be an uploaded"),
+        ({"last_frame": 7}, "reference: must be an uploaded"),
+        ({"rule": "oscillating"}, "rule: must be one of plain, not 'oscillating'"),
+        ({"image_guidance": 3}, "image_guidance: is not a setting of this model"),
+        ({"motion_score": 4}, "motion_score: is not a setting of this model"),
+        ({"edit": 0.4}, "edit: is not a setting of this model"),
+        ({"model": "debug-2.0", "motion_score": 11}, "motion_score: must lie between 1 and 10, not 11"),
+        ({"model": "debug-2.0", "image_guidance": "much"}, "image_guidance: must be a number"),
+        ({"model": "debug-2.0", "rule": "random"}, "rule: must be one of oscillating, plain, not 'random'"),
+        ({"model": "debug-1.2", "edit": 2}, "edit: must lie between 0 and 1, not 2"),
+        ({"model": "opensora-1.2"}, "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 needs transformer"),
     ],
 )
 def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], sentence: str) -> None:
@@ -133,7 +177,7 @@ def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], se
 def test_nan_in_the_request_body(client: Client) -> None:
     """JSON has no NaN, Python's parser takes it all the same; so does Gradio."""
     base = client.src.rstrip("/") + "/gradio_api/call/generate"
-    body = b'{"data": ["a ball", "", null, null, null, null, NaN, null, null]}'
+    body = b'{"data": ["a ball", "", null, null, null, null, NaN, null, null, null, null, null, null, null]}'
     request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         event = json.load(answer)["event_id"]
@@ -155,7 +199,7 @@ def test_bad_lists_and_images(client: Client, tmp_path: Path) -> None:
 def test_a_file_of_the_server_is_not_read(client: Client) -> None:
     stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     base = client.src.rstrip("/") + "/gradio_api/call/generate"
-    body = json.dumps({"data": ["a ball", "", stolen, *[None] * 6]}).encode()
+    body = json.dumps({"data": ["a ball", "", stolen, *[None] * 11]}).encode()
     request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         event = json.load(answer)["event_id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,7 @@ from PIL import Image
 
 from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
+from opensora_demo.ui.controls import PICKED
 from opensora_demo.ui.handlers import SORRY, Handlers, raw_form
 from opensora_demo.ui.runs import Runs
 
@@ -218,12 +220,50 @@ def test_runs_forget_what_has_ended() -> None:
 
 
 def test_picking_a_clip_fills_the_form(handlers: Handlers) -> None:
-    picked = handlers.page_pick(gr.EventData(None, {"prompt": "a star", "seed": 5, "fps": 8, "steps": {"x": 1}}))
-    assert picked[0] == "a star"
-    assert picked[2] == 8
-    assert picked[-1] == "5"
-    assert picked[4] == gr.skip()
-    assert handlers.page_pick(gr.EventData(None, "nonsense"))[-1] == ""
+    event = gr.EventData(None, {"prompt": "a star", "seed": 5, "fps": 8, "steps": {"x": 1}})
+    picked = dict(zip(PICKED, handlers.page_pick(event), strict=True))
+    assert picked["prompt"]["value"] == "a star"
+    assert picked["fps"]["value"] == 8
+    assert picked["seed"]["value"] == "5"
+    assert picked["steps"] == picked["model"] == gr.skip()
+    picked = dict(zip(PICKED, handlers.page_pick(gr.EventData(None, "nonsense")), strict=True))
+    assert picked.pop("seed")["value"] == ""
+    assert all(update == gr.skip() for update in picked.values())
+
+
+def test_hidden_controls_say_nothing(handlers: Handlers) -> None:
+    values = (0.4, "oscillating", 3, 7)
+    nothing = {"edit": None, "rule": None, "image_guidance": None, "motion_score": None}
+    assert handlers.of_model("nano", *values) == nothing
+    assert handlers.of_model("debug-1.2", *values) == nothing | {"edit": 0.4, "motion_score": 7}
+    of_20 = {"edit": None, "rule": "oscillating", "image_guidance": 3, "motion_score": 7}
+    assert handlers.of_model("debug-2.0", *values) == of_20
+    assert handlers.pictures_of("debug-1.0", "a.png", "b.png") == (None, None)
+    assert handlers.pictures_of("nano", "a.png", "b.png") == ("a.png", None)
+    assert handlers.pictures_of("debug-1.1", "a.png", "b.png") == ("a.png", "b.png")
+    with pytest.raises(gr.Error, match="model: must be one of"):
+        handlers.of_model("sora-9", *values)
+
+
+def test_a_form_left_from_another_model_still_runs(handlers: Handlers) -> None:
+    request = SimpleNamespace(session_hash="a")
+    left = {"edit": 0.4, "rule": "oscillating", "image_guidance": 3, "motion_score": 7}
+    pictures = {"reference": "of another model.png", "last_frame": "of another model.png"}
+    form = {key: value for key, value in GOOD.items() if key != "frames"} | left | pictures
+    values = list(handlers.page_generate(**form, frames=8, model="debug-1.0", request=request))  # type: ignore[arg-type]
+    assert values[-1]["phase"] == "done"
+    assert values[-1]["cell"] == [384, 256]
+    assert values[-1]["clip"]["settings"].keys().isdisjoint({"edit", "rule", "image_guidance", "motion_score"})
+
+
+def test_a_model_without_weights_is_explained_before_anything_is_shown(handlers: Handlers, pipeline: Any) -> None:
+    values = handlers.page(form(fps=24, frames=51), (None, None), "opensora-1.2", "a")
+    with pytest.raises(gr.Error) as caught:
+        next(values)
+    assert str(caught.value.message).startswith(
+        "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 needs transformer"
+    )
+    assert pipeline.closed == 0
 
 
 def test_compare_writes_one_grid(handlers: Handlers) -> None:

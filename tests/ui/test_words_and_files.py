@@ -54,5 +54,7 @@ def test_only_the_newest_files_are_kept() -> None:
 def test_unknown_sentence() -> None:
     assert unknown_sentence("nano", ()) == ""
     assert unknown_sentence("nano", ("(", "!")) == ""
+    assert "one coloured shape" in unknown_sentence("nano", ("dragon",))
+    assert unknown_sentence("debug-2.0", ("dragon",)) == "debug-2.0 does not know: dragon."  # no toy worlds
     assert "3 words" in unknown_sentence("nano", (), 3)
     assert "and more" in unknown_sentence("nano", [f"w{i}" for i in range(20)])
