@@ -105,13 +105,13 @@ class Diffusion:
 
     def ddpm(self, x: Tensor, index: int, x0: Tensor, fraction: Tensor | None, noise: Tensor) -> Tensor:
         """One ancestral step. `fraction` in -1..1 places the log variance between its bounds, the posterior's (-1)
-        and beta's (1); without it the posterior's is taken."""
+        and beta's (1); without it beta's is taken ("fixed large")."""
         mean = float(self.posterior_mean_coef1[index]) * x0 + float(self.posterior_mean_coef2[index]) * x
         if index == 0:
             return mean
         low = float(self.posterior_log_variance_clipped[index])
         if fraction is None:
-            return mean + math.exp(0.5 * low) * noise
+            return mean + math.sqrt(float(self.betas[index])) * noise
         share = (fraction + 1) / 2
         return mean + torch.exp(0.5 * (share * float(self.betas[index].log()) + (1 - share) * low)) * noise
 

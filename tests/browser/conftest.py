@@ -39,7 +39,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port)],
+            [sys.executable, "app.py", "--port", str(port), "--debug-models"],
             cwd=ROOT,
             stdout=sink,
             stderr=sink,

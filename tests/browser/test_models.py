@@ -1,0 +1,176 @@
+"""Models of other families through the page: tiny random ones, and published ones whose weights are not here."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from opensora_demo.catalog import find_model
+from opensora_demo.weights import missing_files
+from tests.browser.test_page import PLAYING, Visit, box, text, wait
+
+pytestmark = pytest.mark.browser
+
+FORM_HOLDS = """([selector, value]) => {
+  const field = document.querySelector(selector);
+  return field !== null && field.value === value;
+}"""
+IS_ABOUT = "(words) => document.querySelector('#model-note').textContent.includes(words)"
+
+
+def choose(page: Any, model: str) -> None:
+    """Pick a model as a visitor does; done when the note under the chooser is about it."""
+    spec = find_model(model)
+    page.click("#model input")
+    page.get_by_role("option", name=spec.title, exact=True).click()
+    page.wait_for_function(IS_ABOUT, arg=spec.summary)
+    page.wait_for_function(FORM_HOLDS, arg=["#model input", spec.title])
+
+
+def set_number(page: Any, label: str, value: float) -> None:
+    field = page.get_by_label(f"number input for {label}")
+    field.fill(str(value))
+    field.blur()
+
+
+def holds(page: Any, selector: str, value: str) -> None:
+    page.wait_for_function(FORM_HOLDS, arg=[selector, value])
+
+
+def holds_number(page: Any, label: str, value: float) -> None:
+    holds(page, f"[aria-label='number input for {label}']", str(value))
+
+
+def run(page: Any, prompt: str) -> None:
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+    page.wait_for_function("(p) => document.querySelector('#stage .os-prompt').textContent === p", arg=prompt)
+    wait(page, "done")
+    page.wait_for_function(PLAYING, arg="stage")
+
+
+def settings_of(page: Any, name: str = "stage") -> dict[str, Any]:
+    page.locator(f"#{name}").get_by_role("button", name="Copy settings").click()
+    page.wait_for_selector(f"#{name} .os-action.os-copied")
+    found: dict[str, Any] = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    return found
+
+
+def give(page: Any, field: str, colour: tuple[int, int, int]) -> None:
+    data = io.BytesIO()
+    Image.fromarray(np.full((40, 60, 3), colour, np.uint8)).save(data, "PNG")
+    picture = {"name": "frame.png", "mimeType": "image/png", "buffer": data.getvalue()}
+    page.set_input_files(f"{field} input[type=file]", picture)
+    page.wait_for_selector(f"{field} img")
+
+
+def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
+    page = visit()
+    choose(page, "debug-2.0")
+    assert "Text: token concatenation." in text(page, "#model-note")
+    frame = box(page, "#stage .os-frame")
+    assert frame["width"] / frame["height"] == pytest.approx(1.5, rel=0.02)
+    page.get_by_role("button", name="Negative prompt, first and last frame").click()
+    give(page, "#reference", (220, 60, 40))
+    give(page, "#last-frame", (40, 90, 220))
+    assert text(page, "#rule label.selected").strip() == "oscillating"
+    set_number(page, "Motion score", 7)
+    run(page, "a red ball")
+    assert box(page, "#stage .os-frame") == frame
+    chips = text(page, "#stage .os-chips")
+    for chip in ("modeldebug-2.0", "ruleoscillating", "givenfirst and last frame", "image guidance3", "motion7"):
+        assert chip in chips
+    settings = settings_of(page)
+    assert (settings["rule"], settings["reference"], settings["last_frame"]) == ("oscillating", True, True)
+    page.get_by_role("tab", name="Compare guidance").click()
+    assert text(page, "#compare-note").strip() == "Model: debug · 2.0 MMDiT."
+    page.wait_for_selector("#grid .os-stage[data-show]")
+    page.click("#compare")
+    wait(page, "done", "grid")
+    page.wait_for_function(PLAYING, arg="grid")
+    shape = page.eval_on_selector("#grid video.os-video", "v => v.videoWidth / v.videoHeight")
+    assert shape == pytest.approx((4 * (384 + 6) + 6) / (256 + 28 + 12), rel=0.02)
+    compared = settings_of(page, "grid")
+    assert compared["guidance"] == [1, 2, 4, 7]
+    assert compared["last_frame"] is True
+
+
+def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
+    page = visit()
+    steps = page.get_by_label("number input for Steps").input_value()
+    page.get_by_role("button", name="Negative prompt and first frame").click()
+    give(page, "#reference", (220, 60, 40))
+    assert page.locator("#stage .os-card").count() >= 6
+    choose(page, "debug-1.0-dit")
+    assert "Text: pooled vector." in text(page, "#model-note")
+    for selector in ("#reference", "#last-frame", "#rule", "#composer", "#die", "#stage .os-shelf-box"):
+        page.locator(selector).wait_for(state="hidden")
+    assert page.get_by_label("number input for Motion score").count() == 0
+    page.wait_for_selector("#stage .os-stage[data-show=empty]")
+    run(page, "a dragon")  # with the picture still in the form, out of sight
+    assert settings_of(page)["reference"] is False
+    assert text(page, "#stage .os-note") == "debug-1.0-dit does not know: dragon."
+    assert text(page, "#stage .os-shelf-title") == "Your clips"
+    choose(page, "nano")
+    for selector in ("#reference img", "#composer", "#die"):
+        page.locator(selector).wait_for()
+    assert page.get_by_label("number input for Steps").input_value() == steps
+    page.wait_for_function("() => document.querySelectorAll('#stage .os-card').length > 6")
+    assert text(page, "#stage .os-prompt") == "a dragon"  # what was made stays
+
+
+def test_a_clip_brings_its_model_back(visit: Visit) -> None:
+    page = visit()
+    choose(page, "debug-1.3")
+    page.locator("#rule label", has_text="plain").click()
+    set_number(page, "Image guidance", 5)
+    set_number(page, "Guidance scale", 3)
+    page.fill("#seed textarea, #seed input", "11")
+    run(page, "a green ring")
+    choose(page, "nano")
+    page.locator("#rule").wait_for(state="hidden")
+    page.fill("#prompt textarea", "something else")
+    page.get_by_role("button", name="Reuse settings").click()
+    holds(page, "#model input", "debug · 1.3 STDiT3")
+    holds(page, "#prompt textarea", "a green ring")
+    holds_number(page, "Image guidance", 5)
+    holds_number(page, "Guidance scale", 3)
+    holds_number(page, "FPS", 24)
+    page.wait_for_function("() => document.querySelector('#rule label.selected')?.textContent.trim() === 'plain'")
+    choose(page, "nano")
+    page.get_by_role("button", name="Vary").click()
+    page.wait_for_function("() => !document.querySelector('#stage .os-chips').textContent.includes('seed11')")
+    wait(page, "done")
+    varied = settings_of(page)
+    assert varied["model"] == "debug-1.3"
+    assert varied["image_guidance"] == 5
+    assert "rule" not in varied  # plain
+
+
+@pytest.mark.skipif(not missing_files(find_model("opensora-2.0-dcae")), reason="its weights are here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
+    page = visit(width=width)
+    page.fill("#prompt textarea", "a red ball")
+    choose(page, "opensora-2.0-dcae")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_selector("#generate[disabled]")
+    note = text(page, "#model-note")
+    assert "Cannot run here: opensora-2.0-dcae needs transformer.safetensors" in note
+    assert 0 < box(page, "#model-note")["y"] - box(page, "#generate")["y"] < 250
+    page.get_by_text("The weights of this model are not here.").wait_for()
+    page.press("#prompt textarea", "Enter")
+    page.get_by_text("Open-Sora 2.0 · MMDiT 11B, deep compression cannot run here").first.wait_for()
+    page.get_by_role("tab", name="Compare guidance").click()
+    page.wait_for_selector("#compare[disabled]")
+    assert "Cannot run here" in text(page, "#compare-note")
+    page.get_by_role("tab", name="Generate").click()
+    assert page.input_value("#prompt textarea") == "a red ball"
+    choose(page, "nano")
+    page.wait_for_selector("#generate:not([disabled])")
+    page.wait_for_selector("#stage .os-stage[data-show=clip]")
