@@ -113,11 +113,18 @@ def build_family(spec: ModelSpec, network: Network, text: T5TextEncoder | None, 
     """The conventions of a network's version around it. Raises WeightsError where the entry lacks an encoder."""
     match network:
         case DiT() if clip is not None and isinstance(spec.sampler, IddpmConfig):
-            return DiTFamily(clip, network, spec.sampler)
+            return DiTFamily(clip, network, spec.sampler, max_batch=spec.max_batch)
         case STDiT() | STDiT2() | STDiT3() | STDiT3V13() if text is not None:
-            return STDiTFamily(text, network, spec.sampler, aesthetic_score=spec.aesthetic_score)
+            return STDiTFamily(
+                text,
+                network,
+                spec.sampler,
+                aesthetic_score=spec.aesthetic_score,
+                image_fps=spec.image_fps,
+                max_batch=spec.max_batch,
+            )
         case MMDiT() if text is not None and clip is not None and isinstance(spec.sampler, RectifiedFlowConfig):
-            return MMDiTFamily(text, clip, network, spec.sampler)
+            return MMDiTFamily(text, clip, network, spec.sampler, max_batch=spec.max_batch)
         case _:
             raise WeightsError(f"the entry {spec.id} does not name the encoders and the sampler its network needs")
 

@@ -79,10 +79,10 @@ class GenerationRequest:
     seed: int
     reference: Frames | None = None  # first frame (1, h, w, 3), already at the model's size
     last_frame: Frames | None = None  # likewise
-    edit: float = 0.0  # 0 keeps given frames exactly, 0.4 lets them be redrawn over the last 40 % of the way
+    edit: float = 0.0  # 0 keeps given frames (1.1 refines them once), 0.4 redraws them over the last 40 % of the way
     rule: Rule = "plain"
     image_guidance: float = 1.0  # how strongly given frames pull; only where the model has such a branch
-    motion_score: float | None = None  # words at the end of the prompt; None leaves them out
+    motion_score: float | None = None  # words at the end of the prompt; None leaves them out, as a 0 does
 
     def settings(self) -> dict[str, Any]:
         """The request in the words of the API, as it is written into files and shown under a clip."""
@@ -313,7 +313,7 @@ class _Raw(BaseModel):
         limits: Limits = info.context  # type: ignore[assignment]
         number = 0.0 if value in (None, "") else _number(value, "a number")
         if number and not limits.edit:
-            raise ValueError("is not a setting of this model: it keeps given frames exactly")
+            raise ValueError("is not a setting of this model")
         _within(number, Range(low=0, high=1, default=0))
         return number
 
@@ -401,5 +401,5 @@ def parse_request(
         edit=parsed.edit,
         rule=parsed.rule,
         image_guidance=1.0 if parsed.image_guidance is None else parsed.image_guidance,
-        motion_score=parsed.motion_score,
+        motion_score=parsed.motion_score or None,
     )

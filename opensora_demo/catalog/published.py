@@ -42,6 +42,8 @@ _FLOW_STEPS = Range(low=1, high=100, default=30)
 _GUIDANCE_7 = Range(low=0, high=20, default=7, step=0.5)
 _FPS_24 = Range(low=8, high=30, default=24)
 _MOTION = Range(low=1, high=10, default=4)
+_MOTION_OR_NOT = Range(low=0, high=10, default=0)  # 0 leaves it out of the prompt
+_IMAGE_FPS = 120.0  # what 1.1 to 1.3 were told of single images in training
 
 V10 = ModelSpec(
     id="opensora-1.0-256",
@@ -51,6 +53,7 @@ V10 = ModelSpec(
     codec=ImageVaeConfig(),
     text=T5Config(max_tokens=120, clean=True),
     sampler=IddpmConfig(),
+    max_batch=2,
     weights=_files("opensora-1.0-256"),
     limits=Limits(
         steps=_DIFFUSION_STEPS,
@@ -81,11 +84,13 @@ V11 = ModelSpec(
     codec=ImageVaeConfig(),
     text=T5Config(max_tokens=200, clean=True),
     sampler=IddpmConfig(float32_betas=True),
+    image_fps=_IMAGE_FPS,
+    max_batch=2,
     weights=_files("opensora-1.1"),
     limits=Limits(
         steps=_DIFFUSION_STEPS,
         guidance=_GUIDANCE_7,
-        fps=_FPS_24,
+        fps=Range(low=1, high=30, default=8),
         frames=(1, 16, 32, 64),
         default_frames=16,
         sizes_px=((240, 424), (144, 256), (480, 848)),
@@ -102,6 +107,8 @@ V12 = ModelSpec(
     codec=VideoVaeConfig(),
     text=T5Config(max_tokens=300, clean=True),
     sampler=RectifiedFlowConfig(shift="1.2"),
+    image_fps=_IMAGE_FPS,
+    max_batch=2,
     weights=_files("opensora-1.2"),
     aesthetic_score=6.5,
     limits=Limits(
@@ -113,7 +120,7 @@ V12 = ModelSpec(
         sizes_px=((240, 424), (144, 256), (480, 848)),
         last_frame=True,
         edit=True,
-        motion_score=_MOTION,
+        motion_score=_MOTION_OR_NOT,
     ),
 )
 
@@ -125,6 +132,8 @@ V13 = ModelSpec(
     codec=VaeV13Config(),
     text=T5Config(max_tokens=300, clean=True),
     sampler=RectifiedFlowConfig(shift="1.3", rescale=0.7),
+    image_fps=_IMAGE_FPS,
+    max_batch=2,
     weights=_files("opensora-1.3"),
     limits=Limits(
         steps=_FLOW_STEPS,
@@ -136,7 +145,7 @@ V13 = ModelSpec(
         last_frame=True,
         rules=("oscillating", "plain"),
         image_guidance=Range(low=0, high=15, default=5, step=0.5),
-        motion_score=_MOTION,
+        motion_score=_MOTION_OR_NOT,
     ),
 )
 
@@ -149,6 +158,7 @@ V20 = ModelSpec(
     text=T5Config(max_tokens=512, attend_padding=True),
     clip=ClipConfig(),
     sampler=RectifiedFlowConfig(shift="2.0"),
+    max_batch=1,
     weights=_files("opensora-2.0", clip=True),
     limits=Limits(
         steps=Range(low=1, high=100, default=50),

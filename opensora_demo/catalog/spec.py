@@ -61,6 +61,8 @@ class ModelSpec:
     """One model: what it is made of, where its weights are, and what it accepts.
 
     `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2).
+    `image_fps` is the rate told for a clip of one frame (None: the request's). `max_batch` bounds how many (clip,
+    branch) pairs go through the network at once; None takes all of them.
     `hidden` entries are shown only when asked for.
     """
 
@@ -75,6 +77,8 @@ class ModelSpec:
     text: T5Config | None = None
     clip: ClipConfig | None = None
     aesthetic_score: float | None = None
+    image_fps: float | None = None
+    max_batch: int | None = None
     hidden: bool = False
 
     @property

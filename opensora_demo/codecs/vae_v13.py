@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.codecs.vae_v13_stats import FIVE_MEAN, FIVE_STD, VIDEO_MEAN, VIDEO_STD
 from opensora_demo.nn.causal_conv import CausalConv3d
-
-# Mean and std of the 16 latent channels over videos (opensora/models/vae_v1_3/constants.py, "video").
-VIDEO_MEAN = (
-    -0.1901695, -0.0448006, 0.0207897, 0.0186534, -0.0115856, 0.0010866, 0.0837893, 0.0890213,
-    0.0094095, 0.0808685, -0.0725163, 0.0505214, -0.0209725, -0.1223079, -0.0038624, -0.0230724,
-)  # fmt: skip
-VIDEO_STD = (
-    0.9490776, 0.9594118, 0.9444303, 0.9103284, 0.9593517, 0.8430352, 0.8888125, 0.9291137,
-    0.9725941, 0.8917954, 0.8630854, 0.8279892, 0.91143, 0.7922845, 0.8991407, 0.9473514,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +25,8 @@ class VaeV13Config:
 
     `down_in_time` and `up_in_time` name the levels that also halve and double time. `chunk_frames` frames are coded
     together (None: the whole clip); with `overlap` a chunk begins with the last frame of the one before, and the two
-    decoded versions of that frame are averaged. `normalise` brings latents to zero mean and unit variance.
+    decoded versions of that frame are averaged. `normalise` names the statistics that bring latents to zero mean and
+    unit variance: of a channel, or of a channel and place in a chunk of five latent frames.
     """
 
     latent_channels: int = 16
@@ -44,7 +37,7 @@ class VaeV13Config:
     up_in_time: tuple[int, ...] = (2, 3)
     chunk_frames: int | None = 17
     overlap: bool = True
-    normalise: bool = True
+    normalise: Literal["video", "video_5frames"] | None = "video"
 
     @property
     def time_factor(self) -> int:
@@ -281,8 +274,14 @@ class VaeV13(nn.Module):
         return t, -(-height_px // factor), -(-width_px // factor)
 
     def _stats(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and std in float32 whatever the latents are in, as upstream's."""
-        mean, std = (torch.tensor(v, device=z.device).view(1, -1, 1, 1, 1) for v in (VIDEO_MEAN, VIDEO_STD))
+        """Mean and std in float32 whatever the latents are in, as upstream's; (1, c, t or 1, 1, 1)."""
+        if self.cfg.normalise == "video_5frames":
+            tables, frames = (FIVE_MEAN, FIVE_STD), z.shape[2]
+            tensors = [torch.tensor(table, device=z.device) for table in tables]  # (c, 5)
+            tensors = [x[:, :1] if frames == 1 else x.repeat(1, frames // x.shape[1]) for x in tensors]
+            mean, std = (x[None, :, :, None, None] for x in tensors)
+        else:
+            mean, std = (torch.tensor(v, device=z.device).view(1, -1, 1, 1, 1) for v in (VIDEO_MEAN, VIDEO_STD))
         return mean, std
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,16 +297,20 @@ class VaeV13(nn.Module):
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def scale_latents(self, z: Tensor) -> Tensor:
+        if self.cfg.normalise is None:
+            return z
         mean, std = self._stats(z)
-        return ((z - mean) / std).to(z.dtype) if self.cfg.normalise else z
+        return ((z - mean) / std).to(z.dtype)
 
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.scale_latents(sample_gaussian(*self.moments(video), generator))
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """Decoded chunks in order; the frame that two chunks share is the mean of both versions."""
-        mean, std = self._stats(latents)
-        z = (latents * std + mean).to(latents.dtype) if self.cfg.normalise else latents
+        z = latents
+        if self.cfg.normalise is not None:
+            mean, std = self._stats(z)
+            z = (z * std + mean).to(z.dtype)
         shared: Tensor | None = None
         left = frames
         parts = (z,) if self.cfg.chunk_frames is None else z.split(self._chunk_latents, dim=2)

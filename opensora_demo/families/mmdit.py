@@ -37,12 +37,14 @@ GIVEN_IN_BRANCH = (True, True, False)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MMDiTConditioning(Conditioning):
     """text (branches, n, c) and pooled (branches, c_pooled): prompt, null, null again; mask (1, t, h, w) and latent
-    (c, t, h, w) of given frames, zero where none is; scales: what a distilled network is told, one for each row."""
+    (c, t, h, w) of given frames, zero where none is; back: (index, latent (c, 1, h, w)) of frames that are put back
+    over the result; scales: what a distilled network is told, one for each row."""
 
     text: Tensor
     pooled: Tensor
     mask: Tensor
     latent: Tensor
+    back: tuple[tuple[int, Tensor], ...] = ()
     scales: tuple[float, ...] = ()
 
     def cond(self, branches: list[int]) -> Tensor:
@@ -85,6 +87,7 @@ class MMDiTFamily:
             pooled=pooled.pooled[[0, 1, 1]],
             mask=mask.to(features.y.device),
             latent=latent.to(features.y.device),
+            back=tuple((at, frame) for at, frame in ((0, given.first), (-1, given.last)) if frame is not None),
             scales=request.guidance,
             unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
@@ -135,11 +138,17 @@ class MMDiTFamily:
     def steps(
         self, noise: Tensor, condition: MMDiTConditioning, request: GenerationRequest, draw: Draw
     ) -> Iterator[Step]:
-        """The last step has the given frames put back over the result, as they came from the codec."""
         size = (noise.shape[2], noise.shape[3], noise.shape[4])
-        for step in self.denoise(noise, condition, self.times(request.steps, size)):
-            if step.index + 1 == step.total:
-                x = torch.where(condition.mask.bool(), condition.latent, step.x)
+        yield from self.run(noise, condition, self.times(request.steps, size))
+
+    def run(self, noise: Tensor, condition: MMDiTConditioning, times: tuple[float, ...]) -> Iterator[Step]:
+        """`denoise`, whose last step has the given frames put back as they came from the codec. (A clip of one frame is
+        not told what is given, as in the reference, and becomes it all the same.)"""
+        for step in self.denoise(noise, condition, times):
+            if step.index + 1 == step.total and condition.back:
+                x = step.x.clone()
+                for at, frame in condition.back:
+                    x[:, :, at] = frame[:, 0].to(x)
                 step = Step(index=step.index, total=step.total, t=step.t, x=x, x0=x)
             yield step
 

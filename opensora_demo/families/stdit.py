@@ -75,7 +75,7 @@ class STDiTFamily:
     """Turns requests into conditions, and calls of the network into steps.
 
     `max_batch` bounds how many (clip, branch) pairs go through the network at once; None takes them all.
-    `aesthetic_score` is told in the prompt, as 1.2 was trained.
+    `aesthetic_score` is told in the prompt, as 1.2 was trained; `image_fps` is told for a clip of one frame.
     """
 
     def __init__(
@@ -85,12 +85,14 @@ class STDiTFamily:
         sampler: SamplerConfig,
         *,
         aesthetic_score: float | None = None,
+        image_fps: float | None = None,
         max_batch: int | None = None,
     ) -> None:
         self.text = text
         self.network = network
         self.sampler = sampler
         self.aesthetic_score = aesthetic_score
+        self.image_fps = image_fps
         self.max_batch = max_batch
 
     # --- conditions
@@ -115,7 +117,7 @@ class STDiTFamily:
         return STDiTConditioning(
             guidance=self._guidance(request, mask is not None, size[0]),
             text=text,
-            fps=float(request.fps),
+            fps=float(self.image_fps if self.image_fps and request.shape.frames == 1 else request.fps),
             height_px=request.shape.height_px,
             width_px=request.shape.width_px,
             frames=request.shape.frames,
@@ -223,6 +225,7 @@ class STDiTFamily:
                         cond_mask=cond_mask,
                         given=condition.given_frames(),
                         null=null,
+                        x_mask=flags,
                     )
 
         return evaluate(call, wanted, shared=shared, max_batch=self.max_batch)

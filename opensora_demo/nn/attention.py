@@ -74,10 +74,13 @@ class TextKeys:
     pooled: Tensor | None = None
 
     def select(self, index: list[int]) -> TextKeys:
-        """The entries of the batch named by `index`, in that order, repeats allowed."""
+        """The entries of the batch named by `index`, in that order, repeats allowed; copied only where they differ."""
+        if index == list(range(len(self.keys[0]))):
+            return self
+        same = len(set(index)) == 1
 
         def pick(x: Tensor) -> Tensor:
-            return x[index]
+            return x[index[0] : index[0] + 1].expand(len(index), *x.shape[1:]) if same else x[index]
 
         return TextKeys(
             tuple(map(pick, self.keys)),

@@ -32,10 +32,10 @@ def given_frames(
     if kind == "t2v" or not references or t == 1:
         return mask, latent
     if kind.startswith("v2v"):
-        count = (EASY_VIDEO_FRAMES if kind.endswith("easy") else VIDEO_FRAMES) + int(causal)
+        count = min((EASY_VIDEO_FRAMES if kind.endswith("easy") else VIDEO_FRAMES) + int(causal), t)
         video = references[0]
-        if video.shape[1] < count or t < count:
-            raise ValueError(f"{kind} needs {count} latent frames, the video has {video.shape[1]}, the clip {t}")
+        if video.shape[1] < count:
+            raise ValueError(f"{kind} needs {count} latent frames, the video has {video.shape[1]}")
         at = slice(0, count) if "head" in kind else slice(-count, None)
         mask[:, at], latent[:, at] = 1, video[:, at].to(latent)
         return mask, latent

@@ -16,7 +16,7 @@ def shift_time(t: T, ratio: float) -> T:
 
 def flow_times(steps: int, ratio: float = 1.0) -> tuple[float, ...]:
     """steps + 1 falling times, 1.0 first and 0.0 last."""
-    return tuple(shift_time(1 - i / steps, ratio) for i in range(steps + 1))
+    return tuple(min(shift_time(1 - i / steps, ratio), 1.0) for i in range(steps + 1))  # rounding must not pass 1
 
 
 def shift_v12(height_px: float, width_px: float, frames: int) -> float:

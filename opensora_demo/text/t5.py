@@ -43,7 +43,7 @@ class TextFeatures:
 
 
 class T5TextEncoder(nn.Module):
-    """Tokenizer and encoder. Prompts are lower-cased by the tokenizer, cut at `max_tokens` and end with </s>."""
+    """Tokenizer and encoder. Prompts are cut at `max_tokens` and end with </s>."""
 
     def __init__(self, cfg: T5Config, tokenizer_file: Path) -> None:
         super().__init__()

@@ -54,7 +54,8 @@ class Case:
         named = {k: weight(network["seed"], network["gain"], k, s) for k, s in network["names"].items()}
         fixed = set(network["fixed"])
         assert set(own) == set(named) | fixed, sorted(set(own) ^ (set(named) | fixed))[:8]
-        named |= {k: torch.as_tensor(v) for k, v in (network.get("overrides") or {}).items()}
+        for name, value in (network.get("overrides") or {}).items():
+            named[name] = torch.as_tensor(value, dtype=own[name].dtype).expand(own[name].shape)
         module.load_state_dict({**own, **named})
         module.eval().requires_grad_(False)
 

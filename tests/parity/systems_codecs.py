@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,9 @@ def run_pipeline(case: Case) -> dict[str, Tensor]:
         )
     )
     case.fill(vae)
-    vae.shift.copy_(torch.tensor(model["shift"]).view(1, -1, 1, 1, 1))
-    vae.scale.copy_(torch.tensor(model["scale"]).view(1, -1, 1, 1, 1))
+    for name in ("shift", "scale"):
+        if name not in (case.networks["model"].get("overrides") or {}):
+            getattr(vae, name).copy_(torch.tensor(model[name]).view(1, -1, 1, 1, 1))
     out: dict[str, Tensor] = {}
     draws = case.draws()
     for key, x in by_prefix(case.inputs, "x_").items():
@@ -161,26 +163,26 @@ def run_convolutions(case: Case) -> dict[str, Tensor]:
 def run_v13(case: Case) -> dict[str, Tensor]:
     model = case.config["model"]
     encoder, decoder = model["encoder"], model["decoder"]
-    assert model["normalization"] in (None, "video"), "the published normalisation, or none"
     assert encoder["double_z"]
     for key in ("ch", "ch_mult", "num_res_blocks", "z_channels"):
         assert encoder[key] == decoder[key], key
     assert decoder.get("temporal_downsample", 4) == 4, "the reference counts latents of a chunk by 4"
     assert len(encoder["down_sampling_layer"]) == len(decoder["temporal_up_layers"]) == 2
-    chunked = model["micro_batch_size"] is not None and model["micro_frame_size"] is not None
-    vae = VaeV13(
-        VaeV13Config(
-            latent_channels=encoder["z_channels"],
-            channels=encoder["ch"],
-            multipliers=tuple(encoder["ch_mult"]),
-            res_blocks=encoder["num_res_blocks"],
-            down_in_time=tuple(encoder["down_sampling_layer"]),
-            up_in_time=tuple(decoder["temporal_up_layers"]),
-            chunk_frames=model["micro_frame_size"] if chunked else None,
-            overlap=model["temporal_overlap"],
-            normalise=model["normalization"] == "video",
-        )
+    cfg = VaeV13Config(
+        latent_channels=encoder["z_channels"],
+        channels=encoder["ch"],
+        multipliers=tuple(encoder["ch_mult"]),
+        res_blocks=encoder["num_res_blocks"],
+        down_in_time=tuple(encoder["down_sampling_layer"]),
+        up_in_time=tuple(decoder["temporal_up_layers"]),
+        chunk_frames=model["micro_frame_size"],
+        overlap=model["temporal_overlap"],
+        normalise=model["normalization"],
     )
+    # without micro batches the reference codes the clip at once, but goes on counting latents by the chunk
+    vae = VaeV13(cfg if model["micro_batch_size"] is not None else replace(cfg, chunk_frames=None))
+    with torch.device("meta"):
+        counting = VaeV13(cfg)
     case.fill(vae)
     out: dict[str, Tensor] = {}
     for key, x in by_prefix(case.inputs, "x_").items():
@@ -189,7 +191,7 @@ def run_v13(case: Case) -> dict[str, Tensor]:
         out[f"{key}_moments"] = torch.cat(vae.moments(x), dim=1)
         out[f"{key}_recon"] = vae.decode(z, x.shape[2])
         h, w = (-(-n // 8) for n in x.shape[3:])  # the reference divides by 8 whatever the network does
-        out[f"{key}_latent_size"] = torch.tensor([vae.latent_size(x.shape[2], 8, 8)[0], h, w])
+        out[f"{key}_latent_size"] = torch.tensor([counting.latent_size(x.shape[2], 8, 8)[0], h, w])
     for key, z in by_prefix(case.inputs, "z_").items():
         out[f"{key}_dec"] = vae.decode(z, case.expected[f"{key}_dec"].shape[2])
     return out

@@ -235,7 +235,7 @@ def run_dpms(case: Case) -> dict[str, Tensor]:
     network = dit(config["model"])
     case.fill(network)
     (z,) = case.draws()
-    y = case.inputs["y"][:, 0, 0]
+    y = case.inputs["y"] if network.cfg.classes else case.inputs["y"][:, 0, 0]
     null = network.null_condition().expand_as(y)
     out: dict[str, Tensor] = {}
 

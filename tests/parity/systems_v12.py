@@ -74,14 +74,35 @@ def grouped(x: dict[str, Tensor], row: int) -> list[Tensor]:
 
 
 def times_of(scheduler: dict[str, Any], ratio: float) -> tuple[float, ...]:
+    """Rounded as the reference rounds them, in float32: whether a frame whose mask is 1 is active at the first step
+    depends on the last bit of a time near 1000."""
     steps = scheduler["num_sampling_steps"]
     assert scheduler["num_timesteps"] == 1000
-    times = flow_times(steps)
+    times = [1000 * t for t in flow_times(steps)[:-1]]
     if scheduler.get("use_discrete_timesteps"):
-        times = tuple(round(1000 * t) / 1000 for t in times)
+        times = [round(t) for t in times]
+    t = torch.tensor(times, dtype=torch.float32)
     if scheduler["use_timestep_transform"]:
-        times = tuple(shift_time(t, ratio) for t in times)
-    return times
+        r = torch.tensor(ratio, dtype=torch.float32)
+        t = shift_time(t / 1000, r) * 1000  # type: ignore[type-var]
+    return (*(float(x) / 1000 for x in t), 0.0)
+
+
+def ratio_of(x: dict[str, Tensor], row: int, shift: Callable[[float, float, int], float]) -> float:
+    """The time shift of one item; whether it is an image is asked of the first for all, as in the reference."""
+    frames = 1 if int(x["num_frames"][0]) == 1 else int(x["num_frames"][row])
+    return shift(float(x["height"][row]), float(x["width"][row]), frames)
+
+
+def masked_start(
+    config: dict[str, Any], x: dict[str, Tensor], row: int, out: dict[str, list[Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The start of one item with its references written in, and its frame mask; both are recorded outputs."""
+    strategy = config["mask_strategy"][row] or ""
+    z, mask = apply_strategy(x["z"][row], grouped(x, row), strategy, config.get("loop_i", 0), config.get("align"))
+    out.setdefault("z_after_mask_strategy", []).append(z[None])
+    out.setdefault("frame_mask", []).append(mask[None])
+    return z[None], mask[None]
 
 
 def run_rflow(case: Case) -> dict[str, Tensor]:
@@ -94,8 +115,8 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
     out: dict[str, list[Tensor]] = {}
     used = 0
     for row in range(len(x["z"])):
-        ratio = shift_v12(float(x["height"][row]), float(x["width"][row]), int(x["num_frames"][row]))
-        length = int(x["mask"][row].sum())
+        ratio = ratio_of(x, row, shift_v12)
+        length = int(x["mask"][row].sum()) if "mask" in x else x["y"].shape[2]
         condition = STDiTConditioning(
             guidance=ClassifierFree((scheduler["cfg_scale"],)),
             text=network.project_text(torch.stack([x["y"][row, 0, :length], network.null_text(length)])),
@@ -103,13 +124,9 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
             height_px=float(x["height"][0]),  # the reference reads the first item's
             width_px=float(x["width"][0]),
         )
-        z, mask, mine = x["z"][row], None, [d[row : row + 1] for d in draws]
+        z, mask, mine = x["z"][row : row + 1], None, [d[row : row + 1] for d in draws]
         if config.get("mask_strategy"):
-            strategy = config["mask_strategy"][row]
-            z, frame_mask = apply_strategy(z, grouped(x, row), strategy, config.get("loop_i", 0), config.get("align"))
-            mask = frame_mask[None]
-            out.setdefault("z_after_mask_strategy", []).append(z[None])
-            out.setdefault("frame_mask", []).append(mask)
+            z, mask = masked_start(config, x, row, out)
 
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
             key, both = f"call_{index:02d}", torch.ones(1, 2, dtype=torch.bool)
@@ -124,7 +141,7 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
             return family.velocity(x, t, index, condition, x_mask)  # noqa: B023
 
         times = times_of(scheduler, ratio)
-        steps = list(sample(velocity, z[None], times, frame_mask=mask, draw=lambda: mine.pop(0)))  # noqa: B023
+        steps = list(sample(velocity, z, times, frame_mask=mask, draw=lambda: mine.pop(0)))  # noqa: B023
         used = len(draws) - len(mine)
         out.setdefault("sample", []).append(steps[-1].x)
     assert used == len(draws), "every recorded draw must have been used"

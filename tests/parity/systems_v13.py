@@ -16,7 +16,7 @@ from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import shift_v13
 
 from .reference import Case
-from .systems_v12 import text_keys, times_of
+from .systems_v12 import masked_start, ratio_of, text_keys, times_of
 
 RESCALE = 0.7  # the reference writes it into its code
 
@@ -77,30 +77,38 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
     scheduler, options = config["scheduler"], config.get("sample_kwargs", {})
     given = config.get("mask_index") or []
     assert len(x["z"]) == 1 or not given, "the reference repeats the null text for one prompt only"
+
+    def option(name: str, otherwise: Any) -> Any:
+        """A keyword of the call; None stands for the scheduler's own."""
+        value = options.get(name)
+        return otherwise if value is None else value
+
     both = scheduler.get("use_oscillation_guidance", False)
-    text_osci = options.get("use_oscillation_guidance_for_text", both)
-    image_osci = options.get("use_oscillation_guidance_for_image", both)
-    scale = options.get("guidance_scale", scheduler["cfg_scale"])
+    text_osci = option("use_oscillation_guidance_for_text", both)
+    image_osci = option("use_oscillation_guidance_for_image", both)
+    scale = option("guidance_scale", scheduler["cfg_scale"])
     draws = case.draws()
     out: dict[str, list[Tensor]] = {}
     family = STDiTFamily(None, network, RectifiedFlowConfig(shift="1.3"))  # type: ignore[arg-type]
     used = 0
     for row in range(len(x["z"])):
         z = x["z"][row : row + 1]
-        length = int(x["mask"][row].sum())
+        length = int(x["mask"][row].sum()) if "mask" in x else x["y"].shape[2]
         if "neg_y" in x:
-            lengths = torch.tensor([length, int(x["neg_mask"][row].sum())])
+            lengths = torch.tensor([length, int(x["neg_mask"][row].sum()) if "neg_mask" in x else x["neg_y"].shape[2]])
             text = network.project_text(torch.stack([x["y"][row, 0], x["neg_y"][row, 0]]), lengths)
         else:
             lengths = torch.tensor([length, length])
             text = network.project_text(torch.stack([x["y"][row, 0, :length], network.null_text(length)]))
-        latent = mask = null = None
+        latent = mask = null = frame_mask = None
+        if config.get("mask_strategy"):
+            z, frame_mask = masked_start(config, x, row, out)
         if given:
             latent, mask = x["z_cond"][row] * x["z_cond_mask"][row], x["z_cond_mask"][row]
             null = network.project_text(network.null_text(int(lengths.max())).expand(2, -1, -1), lengths)
         guidance = TextImage(
             scales=(scale,),
-            image_scale=options.get("image_cfg_scale", scheduler["cfg_scale"]),
+            image_scale=option("image_cfg_scale", scheduler["cfg_scale"]),
             points=scheduler["num_sampling_steps"],
             given=bool(given),
             oscillating=text_osci,
@@ -123,19 +131,28 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
 
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
             wanted = torch.ones(1, 3 if given else 2, dtype=torch.bool)
-            found = {"z_in": x, "t": torch.tensor([1000 * t])}
-            raw = family.outputs(x, 1000 * t, condition, wanted)  # noqa: B023
+            found = {"z_in": x, "t": torch.tensor([1000 * t])} | ({} if x_mask is None else {"x_mask": x_mask})
+            raw = family.outputs(x, 1000 * t, condition, wanted, x_mask)  # noqa: B023
             for name, value in found.items():
                 out.setdefault(f"call_{index:02d}_{name}", []).append(value)
             out.setdefault(f"call_{index:02d}_model_out", []).append(torch.cat([r for r in raw if r is not None]))
-            return family.velocity(x, t, index, condition)  # noqa: B023
+            return family.velocity(x, t, index, condition, x_mask)  # noqa: B023
 
-        frames = int(x["num_frames"][row]) if scheduler["scale_temporal"] else 1
-        ratio = shift_v13(float(x["height"][row]), float(x["width"][row]), frames, scheduler["transform_scale"])
+        def shift(height: float, width: float, frames: int) -> float:
+            return shift_v13(height, width, frames if scheduler["scale_temporal"] else 1, scheduler["transform_scale"])
+
+        ratio = ratio_of(x, row, shift)
         mine = [d[row : row + 1] for d in draws]
         renoise = (latent, mask) if options.get("use_sdedit") and latent is not None and mask is not None else None
         steps = list(
-            sample(velocity, z, times_of(scheduler, ratio), given=renoise, draw=lambda: mine.pop(0))  # noqa: B023
+            sample(
+                velocity,
+                z,
+                times_of(scheduler, ratio),
+                frame_mask=frame_mask,
+                given=renoise,
+                draw=lambda: mine.pop(0),  # noqa: B023
+            )
         )
         used = len(draws) - len(mine)
         out.setdefault("sample", []).append(steps[-1].x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -100,7 +99,14 @@ def run_cond(case: Case) -> dict[str, Tensor]:
 
 
 def conditioning(
-    txt: Tensor, y_vec: Tensor, mask: Tensor, latent: Tensor, opt: dict[str, Any], kind: str, steps: int
+    txt: Tensor,
+    y_vec: Tensor,
+    mask: Tensor,
+    latent: Tensor,
+    opt: dict[str, Any],
+    kind: str,
+    steps: int,
+    references: list[Tensor] | None = None,
 ) -> MMDiTConditioning:
     """The rows [prompt, negative, negative] of one clip; kind "distill" has the prompt only."""
     guidance: Unguided | TextImage
@@ -116,8 +122,15 @@ def conditioning(
             oscillating_image=opt["image_osci"],
             latent_frames=mask.shape[1] if opt["scale_temporal_osci"] and "i2v" in kind else None,
         )
+    ends = {"i2v_head": (0,), "i2v_tail": (-1,), "i2v_loop": (0, -1)}.get(kind, ())
     return MMDiTConditioning(
-        guidance=guidance, text=txt, pooled=y_vec, mask=mask, latent=latent, scales=(opt["guidance"],)
+        guidance=guidance,
+        text=txt,
+        pooled=y_vec,
+        mask=mask,
+        latent=latent,
+        back=tuple(zip(ends, references, strict=True)) if references else (),
+        scales=(opt["guidance"],),
     )
 
 
@@ -217,25 +230,22 @@ def run_api(case: Case) -> dict[str, Tensor]:
     causal, size = opt["is_causal_vae"], tuple(noise.shape[1:])
     references = [references_of(case, row, kind, codec, draws, causal) for row in range(n)]
     assert not draws, "every draw must have been used"
+    if kind != "distill" and not any(references):
+        kind = "t2v"  # the reference falls back to it
 
     tokens = size[2] * size[3] // network.cfg.patch**2
     times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
     family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
     clips = []
     for row in range(n):
-        condition_kind = "t2v" if kind == "distill" else kind
-        mask, latent = given_frames(condition_kind, references[row], size, causal=causal)  # type: ignore[arg-type]
+        mask_kind = "t2v" if kind == "distill" else kind
+        mask, latent = given_frames(mask_kind, references[row], size, causal=causal)  # type: ignore[arg-type]
         rows = [row] if kind == "distill" else [row, n + row, 2 * n + row]
-        condition = conditioning(x["txt"][rows], x["y_vec"][rows], mask, latent, opt, kind, opt["num_steps"])
-        start = noise[row : row + 1]
-        if row == 0 and "v2v" not in kind and times == family.times(opt["num_steps"], (size[1], size[2], size[3])):
-            request: Any = SimpleNamespace(steps=opt["num_steps"])
-            *_, last = family.steps(start, condition, request, lambda: start)  # noqa: B023
-            clips.append(last.x)
-        else:
-            *_, last = family.denoise(start, condition, times)
-            put_back = row == 0 and "i2v" in kind  # the reference does so for the first clip of a batch only (Q19)
-            clips.append(torch.where(mask.bool(), latent, last.x) if put_back else last.x)
+        back = references[row] if row == 0 else None  # the reference puts back the first clip's frames only (Q19)
+        txt, y_vec = x["txt"][rows], x["y_vec"][rows]
+        condition = conditioning(txt, y_vec, mask, latent, opt, kind, opt["num_steps"], back)
+        *_, last = family.run(noise[row : row + 1], condition, times)
+        clips.append(last.x)
     frames = opt["num_frames"] if causal else size[1] * codec.cfg.time_factor
     video = codec.decode(torch.cat(clips), frames)[:, :, : opt["num_frames"]]
     if not causal and "i2v" in kind:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)
