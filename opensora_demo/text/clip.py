@@ -65,6 +65,9 @@ class ClipTextEncoder(nn.Module):
                 pad_token_id=ids[cfg.pad],
             )
         )
+        # Not in the checkpoint, so it must be real even where the module is built on the meta device.
+        positions = torch.arange(cfg.max_tokens, device="cpu")[None]
+        self.model.embeddings.register_buffer("position_ids", positions, persistent=False)
 
     def forward(self, prompts: list[str]) -> PooledText:
         device = next(self.model.parameters()).device

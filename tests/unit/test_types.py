@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from opensora_demo.catalog import NANO, find_model
+from opensora_demo.catalog import MODELS, NANO, find_model
 from opensora_demo.errors import RequestError
-from opensora_demo.types import GenerationRequest, clean_text, parse_guidance_list, parse_request
+from opensora_demo.types import GenerationRequest, Limits, clean_text, parse_guidance_list, parse_request
 
 
 def parse(**raw: Any) -> GenerationRequest:
@@ -139,3 +140,60 @@ def test_settings_rebuild_the_request() -> None:
     assert raw.pop("model") == "nano"
     assert raw.pop("reference") is False
     assert parse_request(raw, model_id="nano", limits=NANO.limits) == request
+
+
+V20 = MODELS["debug-2.0"].limits
+V11 = MODELS["debug-1.1"].limits
+
+
+def parse_for(limits: Limits, **raw: Any) -> GenerationRequest:
+    return parse_request({"prompt": "a ball", **raw}, model_id="any", limits=limits)
+
+
+def test_settings_that_only_some_models_have_take_their_defaults() -> None:
+    request = parse_for(V20)
+    assert (request.rule, request.image_guidance, request.motion_score, request.edit) == ("oscillating", 3, 4, 0)
+    request = parse_for(NANO.limits)
+    assert (request.rule, request.image_guidance, request.motion_score, request.edit) == ("plain", 1, None, 0)
+
+
+def test_a_motion_score_of_zero_is_left_out() -> None:
+    assert parse_for(MODELS["debug-1.2"].limits, motion_score=0).motion_score is None
+    assert parse_for(MODELS["debug-1.2"].limits, motion_score="6").motion_score == 6
+
+
+@pytest.mark.parametrize(
+    ("limits", "field", "value", "sentence"),
+    [
+        (NANO.limits, "rule", "oscillating", "must be one of plain"),
+        (V20, "rule", 7, "must be one of oscillating, plain"),
+        (NANO.limits, "image_guidance", 3, "is not a setting of this model"),
+        (V20, "image_guidance", "nan", "must be a number"),
+        (V20, "image_guidance", 11, "must lie between 0 and 10"),
+        (V20, "motion_score", 0, "must lie between 1 and 10"),
+        (V20, "edit", 0.5, "is not a setting of this model"),
+        (V11, "edit", 1.5, "must lie between 0 and 1"),
+        (V11, "edit", [1], "must be a number"),
+    ],
+)
+def test_what_a_model_does_not_have_is_refused(limits: Limits, field: str, value: Any, sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_for(limits, **{field: value})
+    assert caught.value.field == field
+    assert sentence in str(caught.value)
+
+
+def test_a_last_frame_needs_a_model_that_takes_one() -> None:
+    picture = np.zeros((1, 64, 64, 3), np.uint8)
+    with pytest.raises(RequestError, match="last_frame"):
+        parse_request({"prompt": "a ball"}, model_id="nano", limits=NANO.limits, last_frame=picture)
+    limits = MODELS["debug-1.0"].limits
+    with pytest.raises(RequestError, match="reference"):
+        parse_request({"prompt": "a ball"}, model_id="any", limits=limits, reference=picture)
+
+
+def test_settings_name_only_what_was_used() -> None:
+    assert not {"rule", "image_guidance", "motion_score", "edit", "last_frame"} & set(parse_for(NANO.limits).settings())
+    settings = parse_for(V20).settings()
+    assert settings["rule"] == "oscillating"
+    assert settings["motion_score"] == 4
