@@ -407,7 +407,7 @@ function render() {
   const idling = !view || view.phase === "idle", cell = about().cell;
   const shape = idling ? cell && geometry({ cell, labels: wide ? ["", "", "", ""] : [] }) : geometry(view);
   if (shape) frame.style.aspectRatio = shape.w + " / " + shape.h;
-  $(".os-text").textContent = idling ? "Ready" : view.text;
+  $(".os-text").textContent = !idling ? view.text : about().runs === false ? "Cannot run here" : "Ready";
   $(".os-bar").firstElementChild.style.transform = "scaleX(" + (busy ? state.steps.length / view.total : 0) + ")";
   if (idling) {
     $(".os-time").textContent = "";
@@ -468,9 +468,12 @@ function receive() {
 
 if (wide) root.classList.add("os-wide");
 watch("value", receive);
+const follow = () => (root.dataset.model = about().model || "");
 watch("about", () => {
+  follow();
   state.example = 0;
   if (!state.view || state.view.phase === "idle") render();
   showShelf();
 });
+follow();
 receive();

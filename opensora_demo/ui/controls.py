@@ -26,7 +26,7 @@ _VALUES = (
     "prompt", "negative", "fps", "frames", "steps", "guidance", "rule", "image_guidance", "motion_score", "edit"
 )  # fmt: skip
 # What a request is without a setting that its file leaves out (`GenerationRequest.settings`).
-_LEFT_OUT = {"rule": "plain", "image_guidance": 1, "edit": 0}
+LEFT_OUT = {"rule": "plain", "image_guidance": 1, "motion_score": 0, "edit": 0}
 
 TOY_PLACEHOLDER = "a red ball bouncing over a meadow"
 PLACEHOLDER = "a sailing boat on a calm lake at dawn"
@@ -58,7 +58,7 @@ def limit_updates(model: object) -> Updates:
         "frames": gr.update(choices=list(limits.frames), value=limits.default_frames),
         "rule": gr.update(choices=list(limits.rules), value=limits.rules[0], visible=len(limits.rules) > 1),
         "image_guidance": _span(limits.image_guidance),
-        "motion_score": _span(limits.motion_score),
+        "motion_score": _span(limits.motion_score) | {"info": motion_info(limits)},
         "extras": gr.update(label=extras_label(limits)),
         "reference": gr.update(visible=limits.reference),
         "last_frame": gr.update(visible=limits.last_frame),
@@ -80,7 +80,7 @@ def pick_updates(settings: Mapping[str, Any]) -> Updates:
     model = settings.get("model")
     if isinstance(model, str) and model in MODELS:
         updates |= limit_updates(model) | {"model": gr.update(value=model)}
-        settings = _LEFT_OUT | dict(settings)
+        settings = LEFT_OUT | dict(settings)
     for name in _VALUES:
         value = settings.get(name)
         if value is not None and not isinstance(value, list | dict) and updates[name].get("visible", True):
@@ -100,6 +100,12 @@ def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
     """
     about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0]), "runs": not why_not(spec)}
     return {"name": name, "wide": name == "grid", "about": about}
+
+
+def motion_info(limits: Limits) -> str:
+    """What the motion score does; where it may be 0 nothing is said of motion."""
+    optional = limits.motion_score is not None and limits.motion_score.low == 0
+    return "Told to the model: more is livelier." + " 0 leaves it out." * optional
 
 
 def extras_label(limits: Limits) -> str:

@@ -23,7 +23,7 @@ from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsErro
 from opensora_demo.media import compose_grid, read_reference, write_mp4
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.types import Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
-from opensora_demo.ui.controls import FOLLOWS, PICKED, limit_updates, pick_updates
+from opensora_demo.ui.controls import FOLLOWS, LEFT_OUT, PICKED, limit_updates, pick_updates
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.present import RunView, View, number
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
@@ -165,6 +165,21 @@ class Handlers:
             **self.of_model(model, edit, rule, image_guidance, motion_score),
         )
         yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
+
+    def page_vary(self, reference: Any, last_frame: Any, event: gr.EventData, request: gr.Request) -> Iterator[View]:
+        """A clip's settings once more from another noise, with the form's pictures where the clip had some.
+
+        It does not read the form, which is being filled from the same settings meanwhile.
+        """
+        chosen = LEFT_OUT | (event._data if isinstance(event._data, dict) else {})
+        keys = ("prompt", "negative", "edit", "fps", "frames", "steps", "guidance")
+        yield from self.page_generate(
+            **{key: chosen.get(key) for key in (*keys, "rule", "image_guidance", "motion_score", "model")},
+            reference=reference if chosen.get("reference") else None,
+            last_frame=last_frame if chosen.get("last_frame") else None,
+            seed=None,
+            request=request,
+        )
 
     def page_compare(
         self,

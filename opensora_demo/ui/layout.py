@@ -28,6 +28,7 @@ from opensora_demo.ui.controls import (
     extras_label,
     frame_hint,
     model_note,
+    motion_info,
     stage_props,
 )
 from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
@@ -153,7 +154,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             motion_score = slider(
                                 limits.motion_score,
                                 "Motion score",
-                                "Told to the model: more is livelier.",
+                                motion_info(limits),
                             )
                     with gr.Accordion(extras_label(limits), open=False, elem_classes="os-fold") as extras:
                         negative = PlainText(
@@ -192,7 +193,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             label="Freedom of given frames",
                             buttons=[],
                             visible=limits.edit,
-                            info="0 keeps them exactly; 0.4 lets the last 40 % of the way redraw them.",
+                            info="0 keeps them; 0.4 lets the last 40 % of the way redraw them.",
                         )
             with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
                 with gr.Row(elem_classes="os-compare-row"):
@@ -233,7 +234,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         gr.on([compare.click, scales.submit], handlers.page_compare, compared, grid, **run)
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
         stage.pick(handlers.page_pick, None, picked, **quick)
-        stage.vary(handlers.page_pick, None, picked, **quick).then(handlers.page_generate, form, stage, **run)
+        stage.vary(handlers.page_pick, None, picked, **quick)
+        stage.vary(handlers.page_vary, [reference, last_frame], stage, **run)
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)

@@ -130,8 +130,10 @@ def test_settings_that_a_file_leaves_out_are_not_the_models_defaults() -> None:
     updates = pick_updates(made.settings())
     assert updates["rule"]["value"] == "plain"
     assert updates["image_guidance"]["value"] == 1
-    updates = pick_updates(request_of("debug-1.2", edit=0.4).settings())
+    updates = pick_updates(request_of("debug-1.2", edit=0.4, motion_score=0).settings())
     assert updates["edit"]["value"] == 0.4
+    assert updates["motion_score"]["value"] == 0
+    assert updates["motion_score"]["info"].endswith("0 leaves it out.")
     assert not updates["rule"]["visible"]
 
 

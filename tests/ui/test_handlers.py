@@ -256,6 +256,29 @@ def test_a_form_left_from_another_model_still_runs(handlers: Handlers) -> None:
     assert values[-1]["clip"]["settings"].keys().isdisjoint({"edit", "rule", "image_guidance", "motion_score"})
 
 
+def test_a_varied_clip_has_its_own_settings_and_another_seed(handlers: Handlers, tmp_path: Path) -> None:
+    picture = tmp_path / "frame.png"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(picture)
+    made = {
+        "model": "debug-2.0",
+        "prompt": "a star",
+        "negative": "",
+        "fps": 24,
+        "frames": 9,
+        "steps": 3,
+        "guidance": 2.0,
+    }
+    made |= {"seed": 5, "reference": True, "image_guidance": 4.0, "motion_score": 7.0}
+    request: Any = SimpleNamespace(session_hash="a")
+    event = gr.EventData(None, made | {"seed": None})
+    settings = list(handlers.page_vary(str(picture), str(picture), event, request))[-1]["clip"]["settings"]
+    assert {key for key in made if settings[key] != made[key]} == {"seed"}
+    assert "rule" not in settings  # plain, though the model's default is another
+    assert "last_frame" not in settings  # the clip had none
+    with pytest.raises(gr.Error, match="prompt: must say what to draw"):
+        list(handlers.page_vary(None, None, gr.EventData(None, "nonsense"), request))
+
+
 def test_a_model_without_weights_is_explained_before_anything_is_shown(handlers: Handlers, pipeline: Any) -> None:
     values = handlers.page(form(fps=24, frames=51), (None, None), "opensora-1.2", "a")
     with pytest.raises(gr.Error) as caught:
