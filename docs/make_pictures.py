@@ -98,6 +98,7 @@ def picture_of_the_page(file: Path) -> None:
             done = "document.querySelector('#stage .os-stage').dataset.phase === 'done'"
             playing = "document.querySelector('#stage video.os-video').currentTime > 0.8"
             page.wait_for_function(f"{done} && {playing}", timeout=60_000)
+            page.evaluate("window.scrollTo(0, 0)")
             page.screenshot(path=file)
             browser.close()
     finally:
