@@ -102,6 +102,11 @@ def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
     return {"name": name, "wide": name == "grid", "about": about}
 
 
+def listed_title(spec: ModelSpec) -> str:
+    """A model's title in the list, marked where it cannot run."""
+    return spec.title + " · weights not here" * bool(why_not(spec))
+
+
 def motion_info(limits: Limits) -> str:
     """What the motion score does; where it may be 0 nothing is said of motion."""
     optional = limits.motion_score is not None and limits.motion_score.low == 0

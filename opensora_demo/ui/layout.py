@@ -27,6 +27,7 @@ from opensora_demo.ui.controls import (
     compare_note,
     extras_label,
     frame_hint,
+    listed_title,
     model_note,
     motion_info,
     stage_props,
@@ -34,7 +35,6 @@ from opensora_demo.ui.controls import (
 from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS
-from opensora_demo.weights import why_not
 
 TITLE = "Open-Sora Demo"
 MAX_AT_ONCE = 20  # runs that may wait for the device inside the page; more wait in Gradio's queue
@@ -68,11 +68,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
     """The whole page and its two API endpoints; `debug_models` offers the tiny random ones too."""
     spec = find_model(None)
     limits = spec.limits
-    models = [
-        (s.title + (" · weights not here" if why_not(s) else ""), s.id)
-        for s in MODELS.values()
-        if debug_models or not s.hidden
-    ]
+    models = [(listed_title(s), s.id) for s in MODELS.values() if debug_models or not s.hidden]
     gr.set_static_paths([UI_ASSETS / "examples"])
     examples = load_examples()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 7200), fill_width=True) as page:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from opensora_demo.catalog import find_model
+from opensora_demo.ui.controls import listed_title
 from opensora_demo.weights import missing_files
 from tests.browser.test_page import PLAYING, Visit, box, text, wait
 
@@ -31,8 +32,8 @@ def choose(page: Any, model: str) -> None:
     """
     spec = find_model(model)
     page.click("#model input")
-    page.get_by_role("option", name=spec.title, exact=True).click()
-    page.wait_for_function(FORM_HOLDS, arg=["#model input", spec.title])
+    page.get_by_role("option", name=listed_title(spec), exact=True).click()
+    page.wait_for_function(FORM_HOLDS, arg=["#model input", listed_title(spec)])
     page.wait_for_selector(f"#stage .os-stage[data-model='{model}']")
     page.evaluate(TWO_FRAMES)
 
