@@ -160,7 +160,7 @@ MMDIT_DCAE = replace(
         widths=(8, 16, 32),
         encoder_depths=(1, 1, 1),
         decoder_depths=(1, 1, 1),
-        attention=(False, False, True),
+        attention=(None, None, (5,)),
         time=(True, True, False),
         tiling=Tiling(),
     ),

@@ -32,17 +32,16 @@ EPS = 1e-15
 class DcAeConfig:
     """Numbers of a DC-AE; the defaults are the published dc-ae-f32t4c128 with tiles of 256 px and 32 frames.
 
-    `attention` says which stages attend (with a 5 x 5 x 5 neighbourhood, `scales`); `time` between which stages time is
-    halved and doubled. Depths are blocks per stage.
+    `attention` gives the sizes of the neighbourhoods that a stage attends with beside each place itself, None where it
+    has residual blocks; `time` says between which stages time is halved and doubled. Depths are blocks per stage.
     """
 
     latent_channels: int = 128
     widths: tuple[int, ...] = (128, 256, 512, 512, 1024, 1024)
     encoder_depths: tuple[int, ...] = (2, 2, 2, 3, 3, 3)
     decoder_depths: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
-    attention: tuple[bool, ...] = (False, False, False, True, True, True)
+    attention: tuple[tuple[int, ...] | None, ...] = (None, None, None, (5,), (5,), (5,))
     time: tuple[bool, ...] = (False, False, False, True, True, False)
-    scales: tuple[int, ...] = (5,)
     scaling_factor: float | None = None
     tiling: Tiling = field(
         default_factory=lambda: Tiling(
@@ -224,8 +223,9 @@ class Stage(nn.Module):
 
 def _blocks(cfg: DcAeConfig, stage: int, depth: int) -> list[nn.Module]:
     width = cfg.widths[stage]
-    if cfg.attention[stage]:
-        return [AttentionBlock(width, cfg.scales) for _ in range(depth)]
+    scales = cfg.attention[stage]
+    if scales is not None:
+        return [AttentionBlock(width, scales) for _ in range(depth)]
     return [Residual(ResBlock(width)) for _ in range(depth)]
 
 

@@ -250,7 +250,7 @@ def run_hunyuan(case: Case) -> dict[str, Tensor]:
 def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
     """`attrs` are set after construction in the reference, where the latent tile sizes keep their values (Q20)."""
     encoder, decoder = model["encoder"], model["decoder"]
-    kinds = {"ResBlock": False, "EViT_GLU": True, "EViTS5_GLU": True}
+    kinds = {"ResBlock": None, "EViT_GLU": (), "EViTS5_GLU": (5,)}
     assert encoder["block_type"] == decoder["block_type"]
     assert encoder["width_list"] == decoder["width_list"]
     assert encoder["is_video"]
@@ -274,8 +274,6 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
     assert not encoder["double_latent"]
     blocks = encoder["block_type"]
     blocks = [blocks] * stages if isinstance(blocks, str) else blocks
-    attention = {kind for kind in blocks if kinds[kind]}
-    assert len(attention) <= 1
     settings = model | (attrs or {})
     vae = DcAe(
         DcAeConfig(
@@ -285,7 +283,6 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
             decoder_depths=tuple(decoder["depth_list"]),
             attention=tuple(kinds[kind] for kind in blocks),
             time=(*time, False),
-            scales=() if attention == {"EViT_GLU"} else (5,),
             scaling_factor=settings["scaling_factor"],
             tiling=Tiling(
                 spatial=settings["use_spatial_tiling"],

@@ -37,7 +37,7 @@ DC_AE = DcAeConfig(
     widths=(8, 16, 32),
     encoder_depths=(1, 1, 1),
     decoder_depths=(1, 1, 1),
-    attention=(False, False, True),
+    attention=(None, None, (5,)),
     time=(False, True, False),
     tiling=Tiling(),
 )
@@ -62,7 +62,7 @@ CODECS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "2.0": (lambda: HunyuanVAE(HUNYUAN), (1, 5, 9)),
     "2.0 without attention": (lambda: HunyuanVAE(replace(HUNYUAN, mid_attention=False)), (1, 9)),
     "2.0 DC-AE": (lambda: DcAe(DC_AE), (1, 4, 8)),
-    "2.0 DC-AE, no neighbourhoods": (lambda: DcAe(replace(DC_AE, scales=())), (1, 4)),
+    "2.0 DC-AE, no neighbourhoods": (lambda: DcAe(replace(DC_AE, attention=(None, None, ()))), (1, 4)),
 }
 
 
@@ -356,7 +356,7 @@ def test_dc_ae_starts_near_unit_variance() -> None:
             widths=(8, 16, 32, 32, 64),
             encoder_depths=(1,) * 5,
             decoder_depths=(1,) * 5,
-            attention=(False, False, False, True, True),
+            attention=(None, None, None, (5,), (5,)),
             time=(False, True, True, False, False),
         )
     )
