@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from opensora_demo.codecs.tiling import Tiling, spatial_tiles, temporal_tiles
+from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
 
 HEAD_WIDTH = 32  # channels of a head of the linear attention
 EXPANSION = 4  # hidden channels of the gated convolution over its input's
@@ -288,42 +287,21 @@ class DcAe(nn.Module):
         space = self.cfg.space_factor
         return (frames - 1) // self.cfg.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
 
-    def _spatial(self, x: Tensor, *, decode: bool) -> Tensor:
-        t = self.cfg.tiling
-        run = self.decoder if decode else self.encoder
-        tile, out = (t.tile_latent, t.tile_px) if decode else (t.tile_px, t.tile_latent)
-        if t.spatial and max(x.shape[-2:]) > tile:
-            return spatial_tiles(x, run, tile, out, t.overlap)
-        return run(x)
-
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents; there is no posterior to draw from, so `generator` changes nothing.
 
         Raises ValueError for a clip whose length is neither 1 nor a multiple of the time factor.
         """
-        t, frames = self.cfg.tiling, video.shape[2]
+        frames = video.shape[2]
         if frames > 1 and frames % self.cfg.time_factor:
             raise ValueError(f"a clip must have 1 frame or a multiple of {self.cfg.time_factor}, not {frames}")
-        run = partial(self._spatial, decode=False)
-        if t.temporal and frames > t.tile_frames:
-            tiles = temporal_tiles(video, run, t.tile_frames, t.tile_latent_frames, t.overlap, causal=False)
-            z = torch.cat(list(tiles), dim=2)
-        else:
-            z = run(video)
+        z = torch.cat(list(code_tiles(video, self.encoder, self.cfg.tiling, decode=False, causal=False)), dim=2)
         return z if self.cfg.scaling_factor is None else z / self.cfg.scaling_factor
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         z = latents if self.cfg.scaling_factor is None else latents * self.cfg.scaling_factor
-        t = self.cfg.tiling
-        run = partial(self._spatial, decode=True)
-        if not (t.temporal and z.shape[2] > t.tile_latent_frames):
-            yield run(z)[:, :, :frames]
-            return
-        left = frames
-        for part in temporal_tiles(z, run, t.tile_latent_frames, t.tile_frames, t.overlap, causal=False):
-            if left > 0:
-                yield part[:, :, :left]
-            left -= part.shape[2]
+        parts = code_tiles(z, self.decoder, self.cfg.tiling, decode=True, causal=False)
+        yield from first_frames(parts, frames)
 
     def decode(self, latents: Tensor, frames: int) -> Tensor:
         return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

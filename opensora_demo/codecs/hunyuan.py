@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_demo.codecs.temporal_vae import sample_gaussian
-from opensora_demo.codecs.tiling import Tiling, spatial_tiles, temporal_tiles
+from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,24 +109,9 @@ class HunyuanVAE(nn.Module):
     def _decode_tile(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
 
-    def _spatial(self, x: Tensor, *, decode: bool) -> Tensor:
-        """In square tiles where the frame is larger than one, else at once."""
-        t = self.cfg.tiling
-        run = self._decode_tile if decode else self._encode_tile
-        tile, out = (t.tile_latent, t.tile_px) if decode else (t.tile_px, t.tile_latent)
-        if t.spatial and max(x.shape[-2:]) > tile:
-            return spatial_tiles(x, run, tile, out, t.overlap)
-        return run(x)
-
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (clamped to [-30, 20]) of the posterior, before the scale."""
-        t = self.cfg.tiling
-        run = partial(self._spatial, decode=False)
-        if t.temporal and video.shape[2] > t.tile_frames:
-            tiles = temporal_tiles(video, run, t.tile_frames, t.tile_latent_frames, t.overlap, causal=True)
-            out = torch.cat(list(tiles), dim=2)
-        else:
-            out = run(video)
+        out = torch.cat(list(code_tiles(video, self._encode_tile, self.cfg.tiling, decode=False, causal=True)), dim=2)
         mean, log_variance = out.chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
@@ -139,16 +124,8 @@ class HunyuanVAE(nn.Module):
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """Decoded tiles in time; the whole clip at once where it is no longer than a tile."""
         z = latents / self.cfg.latent_scale + self.cfg.latent_shift
-        t = self.cfg.tiling
-        run = partial(self._spatial, decode=True)
-        if not (t.temporal and z.shape[2] > t.tile_latent_frames):
-            yield run(z)[:, :, :frames]
-            return
-        left = frames
-        for part in temporal_tiles(z, run, t.tile_latent_frames, t.tile_frames, t.overlap, causal=True):
-            if left > 0:
-                yield part[:, :, :left]
-            left -= part.shape[2]
+        parts = code_tiles(z, self._decode_tile, self.cfg.tiling, decode=True, causal=True)
+        yield from first_frames(parts, frames)
 
     def decode(self, latents: Tensor, frames: int) -> Tensor:
         return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

@@ -77,3 +77,28 @@ def temporal_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float
             fade(before, out, 2, extent)
             yield out[:, :, :limit]
         before = out
+
+
+def code_tiles(x: Tensor, run: Run, tiling: Tiling, *, decode: bool, causal: bool) -> Iterator[Tensor]:
+    """Run over a clip or its latents (b, c, t, h, w), tiled as `tiling` says; finished parts in order of time."""
+    t = tiling
+    tile, out = (t.tile_latent, t.tile_px) if decode else (t.tile_px, t.tile_latent)
+    frames, out_frames = (t.tile_latent_frames, t.tile_frames) if decode else (t.tile_frames, t.tile_latent_frames)
+
+    def coded(part: Tensor) -> Tensor:
+        if t.spatial and max(part.shape[-2:]) > tile:
+            return spatial_tiles(part, run, tile, out, t.overlap)
+        return run(part)
+
+    if t.temporal and x.shape[2] > frames:
+        yield from temporal_tiles(x, coded, frames, out_frames, t.overlap, causal=causal)
+    else:
+        yield coded(x)
+
+
+def first_frames(parts: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
+    """The first `frames` frames of a clip that comes in parts (b, c, t_i, h, w)."""
+    for part in parts:
+        if frames > 0:
+            yield part[:, :, :frames]
+        frames -= part.shape[2]
