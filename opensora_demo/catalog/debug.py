@@ -27,9 +27,9 @@ from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
 from opensora_demo.types import Limits, Range
 
-_TEXT = T5Config(vocabulary=320, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32, dropout=0.0)
+_TEXT = T5Config(vocabulary=640, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32, dropout=0.0)
 _CLIP = ClipConfig(
-    vocabulary=320, width=24, layers=1, heads=2, hidden=48, max_tokens=32, bos=None, eos="</s>", pad="<pad>",
+    vocabulary=640, width=24, layers=1, heads=2, hidden=48, max_tokens=32, bos=None, eos="</s>", pad="<pad>",
     unknown="<unk>",
 )  # fmt: skip
 _IMAGE = ImageVaeConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)

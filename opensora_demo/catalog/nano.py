@@ -17,7 +17,7 @@ NETWORK = STDiT3Config(
     depth=4,
     heads=4,
     text_channels=128,
-    max_tokens=32,
+    max_tokens=64,
     learned_sigma=False,
     base_px=64,
     pooled_text=True,
@@ -28,6 +28,7 @@ CODEC = VideoVaeConfig(
         latent_channels=32,
         block_channels=(48, 96, 128),
         layers_per_block=1,
+        decoder_layers=2,
         norm_groups=8,
         mid_attention=False,
         pixel_unshuffle=2,
@@ -43,9 +44,10 @@ CODEC = VideoVaeConfig(
         temporal_downsample=(True, True),
         norm_groups=8,
         norm_per_frame=True,
+        decoder_extra=(2, 1, 0),
     ),
 )
-TEXT = T5Config(vocabulary=320, width=128, layers=2, heads=4, head_width=32, hidden=256, max_tokens=32, dropout=0.0)
+TEXT = T5Config(vocabulary=640, width=128, layers=2, heads=4, head_width=32, hidden=256, max_tokens=64, dropout=0.0)
 FILES = WeightFiles(
     folder="nano",
     embedded=True,

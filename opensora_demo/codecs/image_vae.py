@@ -19,11 +19,13 @@ class ImageVaeConfig:
 
     `pixel_unshuffle` > 1 folds squares of that many pixels into channels before the network, so that a tiny model
     spends no convolutions at full resolution. `latent_scale` multiplies latents (0.18215 in 1.x, as in DiT).
+    `decoder_layers` is the decoder's own `layers_per_block` where it differs from the encoder's (0: it does not).
     """
 
     latent_channels: int = 4
     block_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
+    decoder_layers: int = 0
     norm_groups: int = 32
     mid_attention: bool = True
     pixel_unshuffle: int = 1
@@ -41,6 +43,7 @@ class ImageVAE(nn.Module):
     def __init__(self, cfg: ImageVaeConfig) -> None:
         super().__init__()
         from diffusers import AutoencoderKL  # late: importing diffusers takes longer than importing torch
+        from diffusers.models.autoencoders.vae import Decoder
 
         self.cfg = cfg
         levels = len(cfg.block_channels)
@@ -55,6 +58,16 @@ class ImageVAE(nn.Module):
             norm_num_groups=cfg.norm_groups,
             mid_block_add_attention=cfg.mid_attention,
         )
+        if cfg.decoder_layers:
+            self.module.decoder = Decoder(
+                in_channels=cfg.latent_channels,
+                out_channels=3 * cfg.pixel_unshuffle**2,
+                up_block_types=("UpDecoderBlock2D",) * levels,
+                block_out_channels=cfg.block_channels,
+                layers_per_block=cfg.decoder_layers,
+                norm_num_groups=cfg.norm_groups,
+                mid_block_add_attention=cfg.mid_attention,
+            )
 
     @property
     def latent_channels(self) -> int:

@@ -22,7 +22,8 @@ class TemporalVaeConfig:
 
     `norm_per_frame` computes the group statistics of every frame by itself. The published model pools them over
     time, so that a later frame changes earlier latents a little; with the switch on, coding is strictly causal and
-    the latent of a lone first frame equals the first latent of its clip.
+    the latent of a lone first frame equals the first latent of its clip. `decoder_extra` adds residual blocks to the
+    decoder's levels, the one at the full frame rate first (none in the published model).
     """
 
     in_channels: int = 4
@@ -33,6 +34,7 @@ class TemporalVaeConfig:
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     norm_groups: int = 32
     norm_per_frame: bool = False
+    decoder_extra: tuple[int, ...] = ()
 
     @property
     def time_factor(self) -> int:
@@ -114,9 +116,8 @@ class Decoder(nn.Module):
         ups: list[nn.Module] = []
         for i in reversed(range(len(widths))):
             width = widths[i]
-            blocks.insert(
-                0, nn.ModuleList(ResBlock(previous if j == 0 else width, width, cfg) for j in range(cfg.res_blocks))
-            )
+            count = cfg.res_blocks + (cfg.decoder_extra[i] if cfg.decoder_extra else 0)
+            blocks.insert(0, nn.ModuleList(ResBlock(previous if j == 0 else width, width, cfg) for j in range(count)))
             if i > 0:
                 up = cfg.temporal_downsample[i - 1]
                 ups.insert(0, CausalConv3d(width, 2 * width, 3) if up else nn.Identity())

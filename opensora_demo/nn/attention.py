@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from opensora_demo.nn.rope import RotaryTable, rotate_pairs
 
 _SHORT = 16  # below this many tokens two batched products beat the fused kernel on a CPU (3 x in bfloat16)
+_FEW = 64  # up to so many keys the fused kernel's backward pass on a CPU is the slower one (4 x in bfloat16)
 
 
 class RMSNorm(nn.Module):
@@ -27,9 +28,12 @@ class RMSNorm(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (b, heads, n, d); `mask` is boolean, broadcastable to (b, heads, n, n_keys)."""
-    if q.device.type == "cpu" and q.shape[2] <= _SHORT and mask is None:
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
-        return weights @ v
+    trained = torch.is_grad_enabled() and q.requires_grad and k.shape[2] <= _FEW
+    if q.device.type == "cpu" and (trained or (q.shape[2] <= _SHORT and mask is None)):
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
@@ -111,5 +115,4 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q = rearrange(self.q_linear(x), "b n (h d) -> b h n d", h=self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(rearrange(out, "b h n d -> b n (h d)"))
+        return self.proj(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))

@@ -1,6 +1,7 @@
 """Captions for toy-world scenes: a grammar with many paraphrases, and the words it can say.
 
-Every phrase below is lower case and made of plain words; the tokenizer's vocabulary is exactly these words.
+Every phrase below is lower case and made of plain words; the tokenizer's vocabulary is exactly these words and the
+characters of `captions_zh`, which says the same in Chinese.
 """
 
 from __future__ import annotations
@@ -9,47 +10,49 @@ import re
 
 import numpy as np
 
+from opensora_demo.training import captions_zh
 from opensora_demo.training.worlds import Scene
 
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
-    "ball": ("ball", "ball", "sphere", "orb", "round ball", "globe", "bubble"),
-    "square": ("square", "square", "box", "block", "cube", "tile"),
+    "ball": ("ball", "ball", "ball", "sphere", "orb", "round ball", "globe", "bubble", "circle", "disc", "disk"),
+    "square": ("square", "square", "box", "block", "cube", "tile", "brick"),
     "triangle": ("triangle", "triangle", "pyramid", "cone", "wedge"),
     "star": ("star", "star", "five pointed star", "starfish", "five-pointed star"),
     "heart": ("heart", "heart", "valentine", "love heart", "heart shape"),
-    "ring": ("ring", "ring", "donut", "doughnut", "hoop", "torus"),
-    "diamond": ("diamond", "diamond", "gem", "rhombus", "jewel", "crystal", "kite shape"),
+    "ring": ("ring", "ring", "donut", "doughnut", "hoop", "torus", "bagel"),
+    "diamond": ("diamond", "diamond", "gem", "rhombus", "jewel", "crystal", "kite shape", "lozenge"),
 }
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
-    "red": ("red", "red", "red", "crimson", "scarlet", "ruby"),
+    "red": ("red", "red", "red", "crimson", "scarlet", "ruby", "cherry red"),
     "orange": ("orange", "orange", "orange", "tangerine", "amber"),
     "yellow": ("yellow", "yellow", "yellow", "golden", "gold", "lemon"),
     "green": ("green", "green", "green", "emerald", "lime", "grass green"),
     "cyan": ("cyan", "cyan", "turquoise", "aqua", "teal", "light blue"),
     "blue": ("blue", "blue", "blue", "navy", "royal blue", "dark blue"),
-    "purple": ("purple", "purple", "violet", "lilac", "indigo"),
+    "purple": ("purple", "purple", "violet", "lilac", "indigo", "lavender"),
     "pink": ("pink", "pink", "rose", "magenta", "hot pink"),
     "white": ("white", "white", "white", "snow white", "pale", "ivory"),
 }
 SIZE_WORDS: dict[str, tuple[str, ...]] = {
-    "small": ("small", "little", "tiny", "mini"),
+    "small": ("small", "small", "little", "tiny", "mini", "very small", "small sized"),
     "medium": ("", "", "", "medium", "medium sized"),
-    "large": ("big", "large", "huge", "giant"),
+    "large": ("big", "large", "huge", "giant", "very big", "very large", "enormous", "large sized"),
 }
 SPEED_WORDS: dict[str, tuple[str, ...]] = {
-    "slow": ("slowly", "slow", "gently", "lazily", "at a slow pace"),
+    "slow": ("slowly", "slow", "gently", "lazily", "at a slow pace", "very slowly", "at low speed"),
     "normal": ("", "", "", "", "steadily"),
-    "fast": ("quickly", "fast", "rapidly", "swiftly", "at high speed"),
+    "fast": ("quickly", "fast", "rapidly", "swiftly", "at high speed", "very fast", "very quickly"),
 }
-# A motion is a verb in three forms (base s / ing / plain) with an optional tail; the speed goes before or after.
-_VERBS = {
+# A motion is a verb in three forms (finite, participle, and the key for the plural) with an optional tail; the speed
+# goes before or after.
+_VERBS: dict[str, tuple[str, ...]] = {
     "move": ("moves", "moving"),
     "slide": ("slides", "sliding"),
     "drift": ("drifts", "drifting"),
     "fly": ("flies", "flying"),
     "float": ("floats", "floating"),
     "go": ("goes", "going"),
-    "travel": ("travels", "travelling"),
+    "travel": ("travels", "travelling", "traveling"),
     "glide": ("glides", "gliding"),
     "head": ("heads", "heading"),
     "rise": ("rises", "rising"),
@@ -85,11 +88,15 @@ _VERBS = {
     "roll": ("rolls", "rolling"),
 }
 _GO = ("move", "move", "slide", "drift", "fly", "float", "go", "travel", "glide", "head")
+_LEFT = ("left", "left", "to the left", "leftwards", "leftward", "towards the left", "from right to left")
+_RIGHT = ("right", "right", "to the right", "rightwards", "rightward", "towards the right", "from left to right")
+_UP = ("up", "up", "upwards", "upward", "towards the top", "from bottom to top")
+_DOWN = ("down", "down", "downwards", "downward", "towards the bottom", "from top to bottom")
 MOTION_PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
-    "left": tuple((v, t) for v in _GO for t in ("left", "to the left", "leftwards", "from right to left")),
-    "right": tuple((v, t) for v in _GO for t in ("right", "to the right", "rightwards", "from left to right")),
+    "left": tuple((v, t) for v in _GO for t in _LEFT),
+    "right": tuple((v, t) for v in _GO for t in _RIGHT),
     "up": (
-        *((v, t) for v in _GO for t in ("up", "upwards", "from bottom to top")),
+        *((v, t) for v in _GO for t in _UP),
         ("rise", ""),
         ("rise", "up"),
         ("climb", ""),
@@ -97,7 +104,7 @@ MOTION_PHRASES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ascend", ""),
     ),
     "down": (
-        *((v, t) for v in _GO for t in ("down", "downwards", "from top to bottom")),
+        *((v, t) for v in _GO for t in _DOWN),
         ("fall", ""),
         ("fall", "down"),
         ("sink", ""),
@@ -182,6 +189,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "in the dark",
         "against a plain black background",
         "in darkness",
+        "with a black background",
+        "on a dark background",
     ),
     "white": (
         "on a white background",
@@ -189,6 +198,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "in front of a white background",
         "against a plain white background",
         "in a white room",
+        "with a white background",
+        "on a plain white background",
     ),
     "sky": (
         "in the sky",
@@ -198,6 +209,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "in the cloudy blue sky",
         "in front of clouds",
         "high in the sky",
+        "with clouds in the background",
+        "in the air",
     ),
     "meadow": (
         "over a meadow",
@@ -208,6 +221,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "over green hills",
         "in the park",
         "in a field",
+        "on green grass",
+        "in the countryside",
     ),
     "night": (
         "at night",
@@ -217,6 +232,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "by moonlight",
         "under the moon",
         "in front of a starry night sky",
+        "in the night",
+        "with a night sky in the background",
     ),
     "sunset": (
         "at sunset",
@@ -225,6 +242,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "in front of a sunset",
         "before the setting sun",
         "in the evening sky",
+        "with a sunset in the background",
+        "in the evening",
     ),
     "sea": (
         "over the sea",
@@ -234,6 +253,8 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "above the waves",
         "at the sea",
         "in front of the ocean",
+        "with the sea in the background",
+        "at the beach",
     ),
     "desert": (
         "in the desert",
@@ -242,6 +263,7 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "on the sand",
         "in front of dunes",
         "in a sandy desert",
+        "with sand dunes in the background",
     ),
     "checkerboard": (
         "on a checkerboard",
@@ -250,13 +272,51 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
         "over a chessboard",
         "on a chequered board",
         "against a checkerboard pattern",
+        "with a checkered background",
+        "on a chequered background",
     ),
 }
-_OPENINGS = ("", "", "", "", "", "a video of", "a clip of", "a short video of", "an animation of", "we see", "there is")
+_OPENINGS = (
+    *("",) * 8,
+    "a video of",
+    "a clip of",
+    "a short video of",
+    "an animation of",
+    "we see",
+    "there is",
+    "show me",
+    "please show",
+    "make a video of",
+    "create a clip of",
+    "i want to see",
+)
+_FILLERS = ("bright", "shiny", "nice", "beautiful", "cute", "simple", "single")  # words that change nothing
+_ADVERBS = ("slowly", "gently", "lazily", "quickly", "rapidly", "swiftly", "steadily")
+# Where the first of two objects is, seen from the second; where each of them is in the frame; both together.
+RELATION_PHRASES: dict[str, tuple[str, ...]] = {
+    "left": ("left of", "to the left of", "on the left of", "on the left side of"),
+    "right": ("right of", "to the right of", "on the right of", "on the right side of"),
+    "top": ("above", "over", "on top of", "higher than"),
+    "bottom": ("below", "under", "beneath", "underneath", "lower than"),
+}
+ROOM_PHRASES: dict[str, tuple[str, ...]] = {
+    "left": ("on the left", "on the left side", "at the left"),
+    "right": ("on the right", "on the right side", "at the right"),
+    "top": ("at the top", "above", "in the upper half"),
+    "bottom": ("at the bottom", "below", "in the lower half"),
+}
+TOGETHER_PHRASES: dict[str, tuple[str, ...]] = {
+    "side by side": ("side by side", "next to each other", "beside each other"),
+    "one above the other": ("one above the other", "one over the other", "one below the other"),
+}
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
+
+
+def _join(*words: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(w for w in words if w)).strip()
 
 
 def _article(phrase: str, rng: np.random.Generator) -> str:
@@ -270,79 +330,165 @@ def _article(phrase: str, rng: np.random.Generator) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def caption(scene: Scene, rng: np.random.Generator, *, omit: float = 0.0) -> str:
-    """One sentence for a scene; each of colour, motion and background is left out with probability `omit`."""
+def _noun(scene: Scene, rng: np.random.Generator, colour: bool) -> str:
+    """Size, colour and shape in one of the usual orders."""
+    size, shape = _pick(rng, SIZE_WORDS[scene.size]), _pick(rng, SHAPE_WORDS[scene.shape])
+    filler = _pick(rng, _FILLERS) if rng.random() < 0.04 else ""
+    if not colour:
+        return _join(filler, size, shape)
+    name, roll = _pick(rng, COLOUR_WORDS[scene.colour]), rng.random()
+    if roll < 0.03:
+        return _join(filler, size, shape, "of", name, _pick(rng, ("colour", "color")))
+    if roll < 0.06:
+        return _join(filler, size, name, _pick(rng, ("coloured", "colored")), shape)
+    if roll < 0.09:
+        return _join(filler, size, shape, "that is", name)
+    if roll < 0.12:
+        return _join(filler, name, size, shape)
+    return _join(filler, size, name, shape)
+
+
+def plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("x", "s")) else "s")
+
+
+def _action(scene: Scene, rng: np.random.Generator, form: str) -> str:
+    """What an object does; `form` is "finite" (bounces), "participle" (bouncing), "is" (is bouncing) or "plural"."""
+    phrases = MOTION_PHRASES[scene.motion]
+    verb, tail = phrases[int(rng.integers(len(phrases)))]
+    speed = "" if scene.motion == "still" else _pick(rng, SPEED_WORDS[scene.speed])
+    finite, *participles = _VERBS[verb]
+    spoken = {"finite": finite, "plural": verb}.get(form) or _pick(rng, tuple(participles))
+    auxiliary = "is" if form == "is" else ""
+    if speed in _ADVERBS and rng.random() < 0.4:
+        return _join(auxiliary, speed, spoken, tail)
+    return _join(auxiliary, spoken, tail, speed)
+
+
+def caption(scene: Scene, rng: np.random.Generator, *, omit: float = 0.0, chinese: float = 0.0) -> str:
+    """One sentence for a scene; each of colour, motion and background is left out with probability `omit`.
+
+    `chinese` is the share of captions in Chinese.
+    """
+    if chinese and rng.random() < chinese:
+        return captions_zh.caption(scene, rng, omit=omit)
+    if scene.companion is not None:
+        return _pair_caption(scene, scene.companion, rng, omit)
     colour, motion, background = (bool(rng.random() >= omit) for _ in range(3))
-    noun = " ".join(
-        filter(
-            None,
-            (
-                _pick(rng, SIZE_WORDS[scene.size]),
-                _pick(rng, COLOUR_WORDS[scene.colour]) if colour else "",
-                _pick(rng, SHAPE_WORDS[scene.shape]),
-            ),
-        )
-    )
-    subject = _article(noun, rng)
+    subject = _article(_noun(scene, rng, colour), rng)
     place = _pick(rng, BACKGROUND_PHRASES[scene.background]) if background else ""
-    action = ""
+    opening, action = _pick(rng, _OPENINGS), ""
     if motion:
-        phrases = MOTION_PHRASES[scene.motion]
-        verb, tail = phrases[int(rng.integers(len(phrases)))]
-        speed = "" if scene.motion == "still" else _pick(rng, SPEED_WORDS[scene.speed])
-        finite, participle = _VERBS[verb]
-        opening = _pick(rng, _OPENINGS)
-        form = participle if opening or rng.random() < 0.4 else finite
-        if not opening and form == participle and rng.random() < 0.4:
-            form = "is " + form
-        if speed in ("slowly", "gently", "lazily", "quickly", "rapidly", "swiftly", "steadily") and rng.random() < 0.4:
-            action = f"{speed} {form} {tail}" if not form.startswith("is ") else f"is {speed} {form[3:]} {tail}"
-        else:
-            action = f"{form} {tail} {speed}"
-    else:
-        opening = _pick(rng, _OPENINGS)
+        form = "participle" if opening or rng.random() < 0.4 else "finite"
+        if not opening and form == "participle" and rng.random() < 0.4:
+            form = "is"
+        action = _action(scene, rng, form)
     roll = rng.random()
     if place and roll < 0.18:
-        words = [place + ",", opening, subject, action] if not opening else [opening, subject, place, action]
-    elif place and roll < 0.26:
-        words = [opening, subject, place, action]
+        return _join(place + ",", subject, action) if not opening else _join(opening, subject, place, action)
+    if place and roll < 0.26:
+        return _join(opening, subject, place, action)
+    return _join(opening, subject, action, place)
+
+
+def _pair_caption(one: Scene, other: Scene, rng: np.random.Generator, omit: float) -> str:
+    """Two objects: where each is, seen from the other or in the frame, and what it does."""
+    if rng.random() < 0.5:
+        one, other = other, one
+    moving, background = (bool(rng.random() >= omit) for _ in range(2))
+    vague = rng.random() < 2.5 * omit  # says nothing of who is where
+    place = _pick(rng, BACKGROUND_PHRASES[one.background]) if background else ""
+    a, b = (_article(_noun(o, rng, rng.random() >= omit), rng) for o in (one, other))
+    alike = (one.shape, one.colour) == (other.shape, other.colour)
+    arrangement = "side by side" if one.room in ("left", "right") else "one above the other"
+
+    def act(scene: Scene, form: str) -> str:
+        return _action(scene, rng, form) if moving else ""
+
+    roll = rng.random()
+    if alike and one.motion == other.motion and roll < 0.7:
+        noun = _join(_pick(rng, COLOUR_WORDS[one.colour]), plural(_pick(rng, SHAPE_WORDS[one.shape])))
+        together = "" if vague else _pick(rng, TOGETHER_PHRASES[arrangement])
+        text = _join("two", noun, act(one, _pick(rng, ("plural", "participle"))), together)
+    elif vague:
+        both = one.motion == other.motion and rng.random() < 0.5
+        text = (
+            _join(a, "and", b, act(one, "plural"))
+            if both
+            else _join(a, act(one, "finite"), _pick(rng, ("and", "while", "next to")), b, act(other, "finite"))
+        )
+    elif roll < 0.3:
+        text = _join(a, act(one, "participle"), _pick(rng, RELATION_PHRASES[one.room]), b, act(other, "participle"))
+    elif roll < 0.55:
+        clause = _join(_pick(rng, ("that", "which")), act(other, "finite")) if moving else ""
+        text = _join(a, act(one, "finite"), _pick(rng, RELATION_PHRASES[one.room]), b, clause)
+    elif roll < 0.8:
+        link = _pick(rng, ("and", "while", ","))
+        first, second = _pick(rng, ROOM_PHRASES[one.room]), _pick(rng, ROOM_PHRASES[other.room])
+        text = _join(a, first, act(one, "finite"), link, b, second, act(other, "finite"))
     else:
-        words = [opening, subject, action, place]
-    return re.sub(r"\s+", " ", " ".join(w for w in words if w)).strip()
+        link = _pick(rng, ("and", ","))
+        first, second = _pick(rng, ROOM_PHRASES[one.room]), _pick(rng, ROOM_PHRASES[other.room])
+        text = _join(first, a, act(one, "finite"), link, second, b, act(other, "finite"))
+    text = text.replace(" ,", ",")
+    if place and rng.random() < 0.15:
+        return _join(place + ",", text)
+    return _join(text + ("," if place and rng.random() < 0.3 else ""), place)
 
 
-WORD = re.compile(r"[a-z]+(?:-[a-z]+)*|[,.]")
+WORD = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[,.]")
+_EXTRA = "a an the one two 2 is are it its and with of very both while that which there's , ."
 
 
 def vocabulary() -> list[str]:
-    """Every word the grammar can say, in alphabetical order."""
+    """Every word the grammar can say in English, and every character it can say in Chinese, in alphabetical order."""
+    groups = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, SPEED_WORDS, BACKGROUND_PHRASES)
+    places = (RELATION_PHRASES, ROOM_PHRASES, TOGETHER_PHRASES)
     phrases: list[str] = [
-        *(
-            w
-            for group in (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, SPEED_WORDS, BACKGROUND_PHRASES)
-            for ws in group.values()
-            for w in ws
-        ),
+        *(phrase for group in (*groups, *places) for options in group.values() for phrase in options),
+        *(plural(noun) for nouns in SHAPE_WORDS.values() for noun in nouns),
         *(form for forms in _VERBS.values() for form in forms),
         *_VERBS,
         *(tail for options in MOTION_PHRASES.values() for _, tail in options),
         *_OPENINGS,
-        "a an the one is and , .",
+        *_FILLERS,
+        "coloured colored colour color that is next to",
+        _EXTRA,
     ]
-    return sorted({word for phrase in phrases for word in WORD.findall(phrase.lower())})
+    words = {word for phrase in phrases for word in WORD.findall(phrase.lower())}
+    return sorted(words) + captions_zh.characters()
+
+
+def look_alikes() -> dict[str, str]:
+    """Word or character -> an older word of the same meaning: embeddings of new words start from these."""
+    found = {
+        word: meaning
+        for group in (SHAPE_WORDS, COLOUR_WORDS)
+        for meaning, words in group.items()
+        for word in words
+        if " " not in word and word != meaning
+    }
+    found |= {plural(word): meaning for meaning, words in SHAPE_WORDS.items() for word in words if " " not in word}
+    found |= {"leftward": "leftwards", "rightward": "rightwards", "upward": "upwards", "downward": "downwards"}
+    found |= {"traveling": "travelling", "enormous": "huge", "towards": "to", "two": "one", "2": "one"}
+    return found | captions_zh.MEANINGS
 
 
 def build_tokenizer(file: str) -> None:
-    """Write the word-level tokenizer of the grammar's vocabulary (tokenizers' JSON; <pad> 0, </s> 1, <unk> 2)."""
+    """Write the tokenizer of the grammar's vocabulary: words, and Chinese by the character (tokenizers' JSON;
+    <pad> 0, </s> 1, <unk> 2)."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     words = ["<pad>", "</s>", "<unk>", *vocabulary()]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace("。", "."), normalizers.Replace("、", ",")]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Split(Regex(r"[^\w'-]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex("[\u3400-\u9fff]"), behavior="isolated"),
         ]
     )
     tokenizer.save(file)

@@ -16,7 +16,7 @@ import torch
 
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.training.train_vae import to_video
-from opensora_demo.training.worlds import Scene, render, sample_scene
+from opensora_demo.training.worlds import Scene, render, sample_scene, scene_from
 
 SHARD = 1024
 
@@ -41,7 +41,7 @@ def fingerprint(weights: Path) -> str:
     return digest.hexdigest()
 
 
-def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: int) -> int:
+def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, pairs: float, index: int) -> int:
     """Write one shard, unless it is there. Each shard draws its scenes from its own seed."""
     file = folder / f"{index:04d}.npy"
     if not file.exists():
@@ -50,7 +50,7 @@ def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: i
         vae.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         vae.eval().spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rng = np.random.default_rng((seed, index))
-        scenes = [sample_scene(rng) for _ in range(SHARD)]
+        scenes = [sample_scene(rng, pairs=pairs) for _ in range(SHARD)]
         latents = encode_scenes(vae, scenes).half().numpy()
         (folder / f"{index:04d}.json").write_text(json.dumps([asdict(s) for s in scenes]))
         part = file.with_suffix(".part.npy")
@@ -59,18 +59,20 @@ def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, index: i
     return index
 
 
-def build_pool(cfg: VideoVaeConfig, weights: Path, folder: Path, *, shards: int, seed: int, workers: int = 2) -> None:
-    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` is a VideoVAE state dict;
-    `workers` 0 stays in this process.
+def build_pool(
+    cfg: VideoVaeConfig, weights: Path, folder: Path, *, shards: int, seed: int, pairs: float = 0.0, workers: int = 2
+) -> None:
+    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` is a VideoVAE state dict,
+    `pairs` the share of clips with two objects; `workers` 0 stays in this process.
 
-    Raises ValueError where the folder holds clips of another VAE or seed.
+    Raises ValueError where the folder holds clips of another VAE, seed or share.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made_by, ours = folder / "made_by.json", {"vae": fingerprint(weights), "seed": seed}
+    made_by, ours = folder / "made_by.json", {"vae": fingerprint(weights), "seed": seed, "pairs": pairs}
     if made_by.exists() and json.loads(made_by.read_text()) != ours:
         raise ValueError(f"{folder} was encoded by another VAE or drawn from another seed; delete it first")
     made_by.write_text(json.dumps(ours))
-    work = partial(_shard, cfg, weights, folder, seed)
+    work = partial(_shard, cfg, weights, folder, seed, pairs)
     if workers == 0:  # in this process
         for index in range(shards):
             work(index)
@@ -83,7 +85,7 @@ def build_pool(cfg: VideoVaeConfig, weights: Path, folder: Path, *, shards: int,
 def load_pool(folder: Path) -> tuple[np.ndarray, list[Scene]]:
     """All finished shards: latents (n, c, t, h, w) float16 and their scenes."""
     files = [f for f in sorted(folder.glob("[0-9]*.npy")) if ".part" not in f.name]
-    scenes = [Scene(**s) for f in files for s in json.loads(f.with_suffix(".json").read_text())]
+    scenes = [scene_from(s) for f in files for s in json.loads(f.with_suffix(".json").read_text())]
     return np.concatenate([np.load(f) for f in files]), scenes
 
 

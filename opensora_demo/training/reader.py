@@ -1,8 +1,9 @@
-"""Reads a clip: which shape, colour, motion and background its pixels show, and where the object is.
+"""Reads a clip: which shapes, colours, motions and background its pixels show, and where the objects are.
 
-The reader sees pixels only, never a prompt. A small U-Net finds the object in every frame (trained on the renderer's
+The reader sees pixels only, never a prompt. A small U-Net finds the objects in every frame (trained on the renderer's
 own masks); what lies under the mask says shape and colour, what lies outside says background, and the mask's track
-over time (position, size, second moments, appearance) says motion.
+over time (position, size, second moments, appearance) says motion. Two objects are read one half of the frame at a
+time, after the layout of the mask has said which halves.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from opensora_demo.training.worlds import BACKGROUNDS, COLOURS, FRAMES, MOTIONS, SHAPES
+from opensora_demo.training.worlds import ARRANGEMENTS, BACKGROUNDS, COLOURS, FRAMES, MOTIONS, SHAPES, Scene
 from opensora_demo.types import Frames
 from opensora_demo.weights import ASSETS, load_module
 
@@ -28,36 +29,58 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "motion": MOTIONS,
     "background": BACKGROUNDS,
 }
+OF_OBJECTS = ("shape", "colour", "motion")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What one clip shows. `centre_px` (t, 2) in 64ths of the side, NaN where no object is seen; `area` (t) share."""
+class Sight:
+    """One object of a clip. `centre_px` (t, 2) in 64ths of the side, NaN where it is not seen; `area` (t) share."""
 
     shape: str
     colour: str
     motion: str
-    background: str
     confidence: dict[str, float]
     centre_px: np.ndarray
     area: np.ndarray
 
-    def matches(self, shape: str, colour: str, motion: str, background: str) -> dict[str, bool]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one clip shows; of two objects, the left or upper one first."""
+
+    background: str
+    arrangement: str
+    objects: tuple[Sight, ...]
+
+    def matches(self, scene: Scene) -> dict[str, float]:
+        """Share of the scene's objects whose shape, colour and motion are right; background and arrangement 0 or 1.
+
+        An object that is not seen is wrong in everything.
+        """
+        shown = dict(zip(range(2), self.objects, strict=False))
+        wanted = scene.objects
+        right = {
+            name: sum(i in shown and getattr(shown[i], name) == getattr(o, name) for i, o in enumerate(wanted))
+            / len(wanted)
+            for name in OF_OBJECTS
+        }
         return {
-            "shape": self.shape == shape,
-            "colour": self.colour == colour,
-            "motion": self.motion == motion,
-            "background": self.background == background,
+            **right,
+            "background": float(self.background == scene.background),
+            "arrangement": float(self.arrangement == scene.arrangement),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderOutput:
-    """Logits of a batch: mask (b, t, 32, 32) and one (b, classes) for each attribute; centre (b, t, 2) and area (b, t)
-    of the mask, in 0..1 of the side."""
+    """Logits of a batch: mask of whatever is not background (b, t, 32, 32), arrangement (b, 3), background (b, 9);
+    shape, colour and motion (b, 2, classes) for the one object or each of two, with centre (b, 2, t, 2) and area
+    (b, 2, t) in 0..1 of the side."""
 
     mask: Tensor
-    logits: dict[str, Tensor]
+    arrangement: Tensor
+    background: Tensor
+    objects: dict[str, Tensor]
     centre: Tensor
     area: Tensor
 
@@ -75,6 +98,28 @@ class _Stage(nn.Module):
         return x + F.silu(self.norm2(self.conv2(x)))
 
 
+def halves(arrangement: Tensor, size: int) -> Tensor:
+    """Which pixels belong to which object: (b, 2, size, size) of 0 and 1 for arrangement (b)."""
+    near = (torch.arange(size, device=arrangement.device) < size / 2).float()
+    whole = torch.ones(size, size, device=arrangement.device)
+    table = torch.stack(
+        [
+            torch.stack([whole, 0 * whole]),
+            torch.stack([whole * near, whole * (1 - near)]),  # columns
+            torch.stack([whole * near[:, None], whole * (1 - near)[:, None]]),  # rows
+        ]
+    )
+    return table[arrangement]
+
+
+def divided(profile: Tensor) -> Tensor:
+    """Is the mask on both sides of the middle line and not on it? Two numbers (n, 2) of its profile (n, 32)."""
+    share = profile / (profile.sum(1, keepdim=True) + 1e-3)
+    middle = share.shape[1] // 2
+    smaller = torch.minimum(share[:, :middle].sum(1), share[:, middle:].sum(1))
+    return torch.stack([4 * smaller, 4 * share[:, middle - 2 : middle + 2].sum(1)], 1)
+
+
 class Reader(nn.Module):
     """Clips (b, 3, t, 64, 64) in [-1, 1] -> ReaderOutput."""
 
@@ -87,12 +132,12 @@ class Reader(nn.Module):
         self.up1 = _Stage(48 + 32, 32, 1)
         self.mask = nn.Conv2d(32, 1, 1)
         seen = 32 + 96
-        self.heads = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Linear(width, 96), nn.SiLU(), nn.Linear(96, len(ATTRIBUTES[name])))
-                for name, width in (("shape", seen), ("colour", seen), ("background", 96))
-            }
-        )
+        self.colour = nn.Sequential(nn.Linear(seen, 96), nn.SiLU(), nn.Linear(96, len(COLOURS)))
+        self.background = nn.Sequential(nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, len(BACKGROUNDS)))
+        self.layout = nn.Sequential(nn.Linear(64 + 4, 96), nn.SiLU(), nn.Linear(96, 48), nn.SiLU())
+        self.arrangement = nn.Linear(2 * 48, len(ARRANGEMENTS))
+        self.figure = nn.Sequential(nn.Linear(seen + 3, 128), nn.SiLU(), nn.Linear(128, 96), nn.SiLU())
+        self.shape = nn.Linear(2 * 96, len(SHAPES))
         self.appearance = nn.Linear(seen, 16)
         self.track = nn.Sequential(
             nn.Conv1d(6 + 6 + 16, 64, 5, padding=2),
@@ -104,8 +149,9 @@ class Reader(nn.Module):
         )
         self.motion = nn.Sequential(nn.Linear(128, 64), nn.SiLU(), nn.Linear(64, len(MOTIONS)))
 
-    def forward(self, video: Tensor) -> ReaderOutput:
-        b = video.shape[0]
+    def forward(self, video: Tensor, arrangement: Tensor | None = None) -> ReaderOutput:
+        """`arrangement` (b) says how the frame is divided; without it the reader goes by its own answer."""
+        b, t = video.shape[0], video.shape[2]
         x = rearrange(video, "b c t h w -> (b t) c h w")
         f1 = self.down1(x)
         f2 = self.down2(f1)
@@ -114,41 +160,55 @@ class Reader(nn.Module):
         u1 = self.up1(torch.cat([F.interpolate(u2, scale_factor=2.0), f1], 1))
         logits = self.mask(u1).float()  # (b t) 1 32 32
         mask = logits.sigmoid()
+        coarse = F.adaptive_avg_pool2d(mask, f3.shape[-1])  # (b t) 1 8 8
 
-        area = mask.mean((1, 2, 3))  # (b t)
-        total = mask.sum((2, 3)) + 1e-3
+        layout = self.layout(torch.cat([coarse.flatten(1), divided(mask.sum(2)[:, 0]), divided(mask.sum(3)[:, 0])], 1))
+        layout = rearrange(layout, "(b t) c -> b t c", b=b)
+        arranged = self.arrangement(torch.cat([layout.mean(1), layout.amax(1)], 1))  # (b, 3)
+        parts = halves(arranged.argmax(-1) if arrangement is None else arrangement, mask.shape[-1])
+        mine = mask * repeat(parts, "b k h w -> (b t) k h w", t=t)  # (b t) 2 32 32, one mask for each object
+
+        area = mine.mean((2, 3))  # (b t) 2
+        side = (area + 1e-6).sqrt()  # the root's slope is infinite at 0, where a half of the frame is nobody's
+        total = mine.sum((2, 3)) + 1e-3
         axis = (torch.arange(mask.shape[-1], device=mask.device) + 0.5) / mask.shape[-1]
-        mx, my = mask.sum(2)[:, 0] / total, mask.sum(3)[:, 0] / total  # marginals (b t) 32
-        cx, cy = (mx * axis).sum(1), (my * axis).sum(1)
-        xx = (mx * (axis - cx[:, None]) ** 2).sum(1)
-        yy = (my * (axis - cy[:, None]) ** 2).sum(1)
-        dx, dy = axis[None, None] - cx[:, None, None], axis[None, :, None] - cy[:, None, None]
-        xy = (mask[:, 0] * dx * dy).sum((1, 2)) / total[:, 0]
-        pose = torch.stack([cx * 4 - 2, cy * 4 - 2, 8 * area.sqrt(), 40 * xx, 40 * yy, 40 * xy], 1)  # (b t) 6
+        mx, my = mine.sum(2) / total[..., None], mine.sum(3) / total[..., None]  # marginals (b t) 2 32
+        cx, cy = (mx * axis).sum(-1), (my * axis).sum(-1)
+        dx, dy = axis - cx[..., None], axis - cy[..., None]
+        xx, yy = (mx * dx**2).sum(-1), (my * dy**2).sum(-1)
+        xy = torch.einsum("nkhw,nkw,nkh->nk", mine, dx, dy) / total
+        pose = torch.stack([cx * 4 - 2, cy * 4 - 2, 8 * side, 40 * xx, 40 * yy, 40 * xy], -1)  # (b t) 2 6
+        spread, stretch = xx + yy, ((xx - yy) ** 2 + 4 * xy**2 + 1e-12).sqrt()  # neither turns with the object
+        form = torch.stack([5 * spread / (area + 1e-3), 5 * stretch / (area + 1e-3), 8 * side], -1)
 
-        coarse = F.adaptive_avg_pool2d(mask, f3.shape[-1])
-        under = (mask * u1.float()).sum((2, 3)) / total
-        around = (coarse * f3.float()).sum((2, 3)) / (coarse.sum((2, 3)) + 1e-3)
-        seen = rearrange(torch.cat([under, around], 1), "(b t) c -> b t c", b=b)
-        weight = rearrange(area, "(b t) -> b t 1", b=b)
-        visible = (seen * weight).sum(1) / (weight.sum(1) + 1e-4)
+        under = torch.einsum("nkhw,nchw->nkc", mine, u1.float()) / total[..., None]
+        coarse_mine = F.adaptive_avg_pool2d(mine, f3.shape[-1])
+        around = torch.einsum("nkhw,nchw->nkc", coarse_mine, f3.float()) / (coarse_mine.sum((2, 3)) + 1e-3).unsqueeze(
+            -1
+        )
+        seen = rearrange(torch.cat([under, around], -1), "(b t) k c -> b k t c", b=b)
+        weight = rearrange(area, "(b t) k -> b k t 1", b=b)
+        weight = weight / (weight.sum(2, keepdim=True) + 1e-4)
+        figure = self.figure(torch.cat([seen, rearrange(form, "(b t) k c -> b k t c", b=b)], -1))
         rest = 1 - coarse
         stage = rearrange((rest * f3.float()).sum((2, 3)) / rest.sum((2, 3)), "(b t) c -> b t c", b=b).mean(1)
 
-        pose = rearrange(pose, "(b t) k -> b k t", b=b)
-        change = F.pad(8 * (pose[:, :, 1:] - pose[:, :, :-1]), (1, 0))
-        look = rearrange(self.appearance(seen), "b t k -> b k t")
-        track = self.track(torch.cat([pose, change, look], 1))
+        poses = rearrange(pose, "(b t) k c -> (b k) c t", b=b)
+        change = F.pad(8 * (poses[:, :, 1:] - poses[:, :, :-1]), (1, 0))
+        look = rearrange(self.appearance(seen), "b k t c -> (b k) c t")
+        track = self.track(torch.cat([poses, change, look], 1))
         summary = torch.cat([track.mean(2), track.amax(2)], 1)
-        answers = {
-            "shape": self.heads["shape"](visible),
-            "colour": self.heads["colour"](visible),
-            "background": self.heads["background"](stage),
-            "motion": self.motion(summary),
-        }
-        centre = rearrange(torch.stack([cx, cy], 1), "(b t) k -> b t k", b=b)
         return ReaderOutput(
-            rearrange(logits[:, 0], "(b t) h w -> b t h w", b=b), answers, centre, rearrange(area, "(b t) -> b t", b=b)
+            mask=rearrange(logits[:, 0], "(b t) h w -> b t h w", b=b),
+            arrangement=arranged,
+            background=self.background(stage),
+            objects={
+                "shape": self.shape(torch.cat([(figure * weight).sum(2), figure.amax(2)], -1)),
+                "colour": self.colour((seen * weight).sum(2)),
+                "motion": rearrange(self.motion(summary), "(b k) c -> b k c", b=b),
+            },
+            centre=rearrange(torch.stack([cx, cy], -1), "(b t) k c -> b k t c", b=b),
+            area=rearrange(area, "(b t) k -> b k t", b=b),
         )
 
 
@@ -170,12 +230,31 @@ def read_clips(reader: Reader, clips: list[Frames], batch: int = 16) -> list[Rea
         video = torch.from_numpy(np.stack(clips[at : at + batch])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         out = reader(video)
         for i in range(len(video)):
-            said: dict[str, str] = {}
-            confidence: dict[str, float] = {}
-            for name, values in ATTRIBUTES.items():
-                p = out.logits[name][i].softmax(-1)
-                said[name], confidence[name] = values[int(p.argmax())], float(p.max())
-            area = out.area[i].numpy()
-            centre = np.where(area[:, None] > _SEEN_AREA, out.centre[i].numpy() * SIZE_PX, np.nan)
-            readings.append(Reading(**said, confidence=confidence, centre_px=centre, area=area))
+            arrangement = ARRANGEMENTS[int(out.arrangement[i].argmax())]
+            readings.append(
+                Reading(
+                    background=BACKGROUNDS[int(out.background[i].argmax())],
+                    arrangement=arrangement,
+                    objects=tuple(_sight(out, i, k) for k in range(1 if arrangement == "alone" else 2)),
+                )
+            )
     return readings
+
+
+def _sight(out: ReaderOutput, i: int, k: int) -> Sight:
+    said: dict[str, str] = {}
+    confidence: dict[str, float] = {}
+    for name in OF_OBJECTS:
+        p = out.objects[name][i, k].softmax(-1)
+        said[name], confidence[name] = ATTRIBUTES[name][int(p.argmax())], float(p.max())
+    area = out.area[i, k].numpy()
+    centre = np.where(area[:, None] > _SEEN_AREA, out.centre[i, k].numpy() * SIZE_PX, np.nan)
+    return Sight(**said, confidence=confidence, centre_px=centre, area=area)
+
+
+def grow(reader: Reader, state: dict[str, Tensor]) -> None:
+    """Take what fits from an older reader's weights."""
+    renamed = {name.removeprefix("heads."): tensor for name, tensor in state.items()}
+    own = reader.state_dict()
+    fits = {k: v for k, v in renamed.items() if k in own and own[k].shape == v.shape}
+    reader.load_state_dict(fits, strict=False)

@@ -5,6 +5,7 @@ x_t = (1 - t) x0 + t noise; the network predicts the velocity (Liu et al., 2022;
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.sampling.schedule import shift_time
 from opensora_demo.text.t5 import T5Config, T5TextEncoder
-from opensora_demo.training.captions import caption
+from opensora_demo.training.captions import caption, look_alikes
 from opensora_demo.training.pool import latent_statistics, load_pool
 from opensora_demo.training.worlds import SIZE_PX
 from opensora_demo.weights import read_state
@@ -39,11 +40,46 @@ class TextToVideo(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """Weight files to go on from, instead of from nothing; the codec's give the scale of the latents."""
+    """Weight files to go on from, instead of from nothing. `tokenizer` is the one that they were trained with."""
 
     network: tuple[Path, ...]
     text: tuple[Path, ...]
-    codec: tuple[Path, ...]
+    tokenizer: Path
+
+
+def read_words(tokenizer: Path) -> dict[str, int]:
+    return dict(json.loads(tokenizer.read_text())["model"]["vocab"])
+
+
+def grow(both: TextToVideo, start: Started, tokenizer: Path) -> None:
+    """Load weights whose tokenizer knew other words and whose prompts were shorter.
+
+    An embedding goes with its word; a new word starts from a word of the same meaning, if the grammar knows one.
+    """
+    network = read_state(list(start.network))
+    network["y_embedder.y_embedding"] = _first_rows(
+        network["y_embedder.y_embedding"], both.dit.y_embedder.y_embedding.detach()
+    )
+    both.dit.load_state_dict(network)
+    both.null.data.copy_(network["y_embedder.y_embedding"])
+
+    text, own = read_state(list(start.text)), both.text.state_dict()
+    old, new, alike = read_words(start.tokenizer), read_words(tokenizer), look_alikes()
+    for name in [n for n in text if n.endswith(("shared.weight", "embed_tokens.weight"))]:
+        before, table = text[name].float(), own[name].clone()
+        known = before[: len(old)]
+        table.copy_(known.mean(0) + known.std(0) * torch.randn(table.shape, generator=torch.Generator().manual_seed(0)))
+        for word, row in new.items():
+            if word in old:
+                table[row] = before[old[word]]
+            elif alike.get(word) in old:
+                table[row] = before[old[alike[word]]]
+        text[name] = table
+    both.text.load_state_dict(text)
+
+
+def _first_rows(rows: Tensor, table: Tensor) -> Tensor:
+    return torch.cat([rows.to(table), table[len(rows) :]])
 
 
 def draw_times(count: int, generator: torch.Generator, mean: float) -> Tensor:
@@ -70,6 +106,7 @@ class DitJob:
     caption_dropout: float = 0.1
     reference_share: float = 0.2
     short_share: float = 0.1
+    chinese: float = 0.12
     bfloat16: bool = True
     start: Started | None = None
 
@@ -79,11 +116,7 @@ class DitJob:
         self.latents, self.scenes = load_pool(self.pool)
         self.shift, self.scale = latent_statistics(self.latents)
         if self.start is not None:
-            self.model.dit.load_state_dict(read_state(list(self.start.network)))
-            self.model.text.load_state_dict(read_state(list(self.start.text)))
-            self.model.null.data.copy_(self.model.dit.y_embedder.y_embedding)
-            codec = read_state(list(self.start.codec))
-            self.shift, self.scale = codec["shift"].float(), codec["scale"].float()
+            grow(self.model, self.start, self.tokenizer)
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = rng.integers(len(self.scenes), size=self.batch)
@@ -98,7 +131,7 @@ class DitJob:
         x_mask[:, 0] = ~given | (x0.shape[2] == 1)
         at = torch.where(x_mask, t[:, None], 0.0)[:, None, :, None, None]
         xt = (1 - at) * x0 + at * noise
-        prompts = [caption(s, rng, omit=0.04) for s in scenes]
+        prompts = [caption(s, rng, omit=0.04, chinese=self.chinese) for s in scenes]
         dropped = torch.rand(len(x0), generator=generator) < self.caption_dropout
         fps = torch.tensor([float(s.fps) for s in scenes])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):

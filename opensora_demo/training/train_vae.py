@@ -7,14 +7,16 @@ time, the costly full-resolution decoder only a sample of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.training.worlds import FRAMES, render, sample_scene
+from opensora_demo.weights import read_state
 
 
 def to_video(clips: np.ndarray) -> Tensor:
@@ -33,6 +35,9 @@ class VaeJob:
     cfg: VideoVaeConfig
     image_steps: int
     temporal_steps: int
+    start: tuple[Path, ...] = ()  # weight files to go on from, instead of from nothing
+    decoder_only: bool = False  # latents stay what they are, and with them a pool and what was trained on it
+    pairs: float = 0.25
     batch: int = 4
     decoded_frames: int = 5
     object_weight: float = 3.0
@@ -43,6 +48,11 @@ class VaeJob:
         for p in self.model.parameters():
             if p.ndim > 1:  # orthogonal kernels: signals keep their size through the untrained stack
                 torch.nn.init.orthogonal_(p)
+        if self.start:
+            grow(self.model, read_state(list(self.start)))
+        if self.decoder_only:
+            for encoder in encoders(self.model):
+                encoder.requires_grad_(False)
         self.model.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -55,12 +65,12 @@ class VaeJob:
     def pixel_loss(self, decoded: Tensor, video: Tensor, mask: Tensor) -> tuple[Tensor, float]:
         d = decoded.float() - video
         weight = 1 + self.object_weight * mask
-        loss = (weight * (d.abs() + 4 * d.square())).sum() / (3 * weight.sum())
+        loss = (weight * (d.abs() + 12 * d.square())).sum() / (3 * weight.sum())
         return loss, float(-10 * torch.log10(d.detach().square().mean() / 4))
 
     def image_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Two frames of each of many clips through the 2-D stage alone."""
-        video, mask = draw_clips(rng, self.batch * 6, frames=2)
+        video, mask = draw_clips(rng, self.batch * 6, 2, self.pairs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             z = self.model.spatial_vae.encode(video).float()
             noisy = z + 0.1 * torch.randn(z.shape, generator=generator)
@@ -70,7 +80,7 @@ class VaeJob:
 
     def temporal_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Whole clips: the temporal stage reproduces the frozen image latents."""
-        video, _ = draw_clips(rng, self.batch * 2)
+        video, _ = draw_clips(rng, self.batch * 2, pairs=self.pairs)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 target = self.model.spatial_vae.encode(video).float()
@@ -84,16 +94,34 @@ class VaeJob:
 
     def joint_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Whole clips through both stages; pixels are compared on a few frames."""
-        video, mask = draw_clips(rng, self.batch)
+        video, mask = draw_clips(rng, self.batch, pairs=self.pairs)
         keep = torch.from_numpy(np.sort(rng.choice(video.shape[2], self.decoded_frames, replace=False)))
         vae = self.model
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            mean, log_variance = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
+            with torch.set_grad_enabled(not self.decoder_only):
+                mean, log_variance = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
             z = sample_gaussian(mean.float(), log_variance.float(), generator)
             decoded = vae.spatial_vae.decode(vae.temporal_vae.decode(z, video.shape[2])[:, :, keep])
         loss, psnr = self.pixel_loss(decoded, video[:, :, keep], mask[:, :, keep])
         kl = gaussian_kl(mean, log_variance)
         return loss + self.kl_weight * kl, {"psnr": psnr, "kl": float(kl.detach())}
+
+
+def encoders(vae: VideoVAE) -> tuple[nn.Module, ...]:
+    """Whatever a latent depends on."""
+    image, temporal = vae.spatial_vae.module, vae.temporal_vae
+    return image.encoder, image.quant_conv, temporal.encoder, temporal.quant_conv
+
+
+def grow(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load the weights of a smaller model; residual blocks that it lacks start as the identity."""
+    loaded = model.load_state_dict(state, strict=False)
+    if loaded.unexpected_keys:
+        raise ValueError(f"weights that the model has no place for: {', '.join(loaded.unexpected_keys[:5])}")
+    own = model.state_dict()
+    for name in loaded.missing_keys:
+        if ".conv2." in name:
+            own[name].zero_()
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -102,7 +130,11 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
-def draw_clips(rng: np.random.Generator, count: int, frames: int | None = None) -> tuple[Tensor, Tensor]:
-    """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` shortens them."""
-    clips, masks = zip(*(render(sample_scene(rng), frames=frames or FRAMES) for _ in range(count)), strict=True)
+def draw_clips(
+    rng: np.random.Generator, count: int, frames: int | None = None, pairs: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` shortens them,
+    `pairs` is the share of clips with two objects."""
+    scenes = [sample_scene(rng, pairs=pairs) for _ in range(count)]
+    clips, masks = zip(*(render(s, frames=frames or FRAMES) for s in scenes), strict=True)
     return to_video(np.stack(clips)), torch.from_numpy(np.stack(masks)).float()[:, None] / 255

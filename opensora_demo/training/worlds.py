@@ -1,4 +1,4 @@
-"""Toy worlds: short clips of one shaded object that moves in front of a painted background.
+"""Toy worlds: short clips of one or two shaded objects that move in front of a painted background.
 
 A `Scene` says everything about a clip; `render(scene)` draws it. The renderer is plain numpy: signed distance
 fields (negative inside) give anti-aliased edges, bevels and soft shadows from one formula per shape, and only the
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,27 @@ SPIN_RAD_S = {"slow": 1.1, "normal": 2.2, "fast": 4.2}
 GROW_PX_S = {"slow": 2.4, "normal": 4.6, "fast": 8.0}
 RADIUS_LIMITS_PX = (5.0, 24.0)  # growing and shrinking stop here
 
+# Two objects share a clip half by half; each keeps to its room, so that "left of" stays true from start to end.
+ROOMS = ("all", "left", "right", "top", "bottom")
+OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+PAIR_SCALE = 0.74  # how much smaller objects are where two share the frame
+_SIDE_BY_SIDE = ("up", "down", "bounce", "circle", "spin", "grow", "shrink", "still")
+_STACKED = ("left", "right", "bounce", "circle", "spin", "grow", "shrink", "zigzag", "still")
+MOTIONS_IN_ROOM: dict[str, tuple[str, ...]] = {  # none leads into the other object's room
+    "all": MOTIONS,
+    "left": (*_SIDE_BY_SIDE, "left"),
+    "right": (*_SIDE_BY_SIDE, "right"),
+    "top": (*_STACKED, "up"),
+    "bottom": (*_STACKED, "down"),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One clip of the toy world; `seed` fixes positions, directions and the painting of the background."""
+    """One clip of the toy world; `seed` fixes positions, directions and the painting of the background.
+
+    `companion` is a second object; it has the other half of the frame, and the first object's background and FPS.
+    """
 
     shape: str
     colour: str
@@ -60,31 +78,83 @@ class Scene:
     speed: str = "normal"
     fps: int = 8
     seed: int = 0
+    room: str = "all"
+    companion: Scene | None = None
+
+    def __post_init__(self) -> None:
+        if self.companion is not None and OPPOSITE.get(self.room) != self.companion.room:
+            raise ValueError(f"the companion of an object in room {self.room!r} cannot be in {self.companion.room!r}")
 
     @property
     def triple(self) -> tuple[str, str, str]:
         return self.shape, self.colour, self.motion
 
+    @property
+    def objects(self) -> tuple[Scene, ...]:
+        """The objects as scenes of their own; of two, the left or upper one first."""
+        if self.companion is None:
+            return (self,)
+        first, second = replace(self, companion=None), self.companion
+        return (first, second) if self.room in ("left", "top") else (second, first)
+
+    @property
+    def arrangement(self) -> str:
+        """One of ARRANGEMENTS."""
+        return ARRANGEMENTS[0 if self.companion is None else 1 if self.room in ("left", "right") else 2]
+
+
+ARRANGEMENTS = ("alone", "side by side", "one above the other")
+
+
+def scene_from(fields: dict[str, Any]) -> Scene:
+    """The inverse of dataclasses.asdict."""
+    companion = fields.get("companion")
+    return Scene(**(fields | {"companion": scene_from(companion) if companion else None}))
+
 
 def is_held_out(scene: Scene) -> bool:
-    """One in ten (shape, colour, motion) triples is never trained on: models that draw it have composed it."""
-    digest = hashlib.sha256("/".join(scene.triple).encode()).digest()
-    return digest[0] < 26  # 26 / 256
+    """One in ten (shape, colour, motion) triples is never trained on: models that draw it have composed it.
+
+    A scene of two objects is held out where either of them is.
+    """
+    digests = (hashlib.sha256("/".join(o.triple).encode()).digest() for o in scene.objects)
+    return any(digest[0] < 26 for digest in digests)  # 26 / 256
 
 
-def sample_scene(rng: np.random.Generator, *, held_out: bool | None = False, fps: int | None = None) -> Scene:
-    """Draw a scene; `held_out` asks for a trained-on triple (False), an untrained one (True) or either (None)."""
+def _sample_object(rng: np.random.Generator, fps: int | None, room: str) -> Scene:
+    return Scene(
+        shape=str(rng.choice(SHAPES)),
+        colour=str(rng.choice(COLOURS)),
+        motion=str(rng.choice(MOTIONS_IN_ROOM[room])),
+        background=str(rng.choice(BACKGROUNDS)),
+        size=str(rng.choice(SIZES, p=(0.25, 0.5, 0.25))),
+        speed=str(rng.choice(SPEEDS, p=(0.25, 0.5, 0.25))),
+        fps=int(rng.choice(FPS_CHOICES)) if fps is None else fps,
+        seed=int(rng.integers(2**31)),
+        room=room,
+    )
+
+
+def sample_scene(
+    rng: np.random.Generator, *, held_out: bool | None = False, fps: int | None = None, pairs: float = 0.0
+) -> Scene:
+    """Draw a scene; `held_out` asks for a trained-on triple (False), an untrained one (True) or either (None).
+
+    `pairs` is the share of scenes with two objects. One in six of those shows the same thing twice.
+    """
+    two = pairs > 0 and rng.random() < pairs
     while True:
-        scene = Scene(
-            shape=str(rng.choice(SHAPES)),
-            colour=str(rng.choice(COLOURS)),
-            motion=str(rng.choice(MOTIONS)),
-            background=str(rng.choice(BACKGROUNDS)),
-            size=str(rng.choice(SIZES, p=(0.25, 0.5, 0.25))),
-            speed=str(rng.choice(SPEEDS, p=(0.25, 0.5, 0.25))),
-            fps=int(rng.choice(FPS_CHOICES)) if fps is None else fps,
-            seed=int(rng.integers(2**31)),
-        )
+        if not two:
+            scene = _sample_object(rng, fps, "all")
+        else:
+            room = str(rng.choice(ROOMS[1:]))
+            scene = _sample_object(rng, fps, room)
+            other = replace(_sample_object(rng, fps, OPPOSITE[room]), background=scene.background, fps=scene.fps)
+            if rng.random() < 1 / 6:
+                other = replace(other, shape=scene.shape, colour=scene.colour, size=scene.size)
+                if scene.motion in MOTIONS_IN_ROOM[other.room]:
+                    other = replace(other, motion=scene.motion, speed=scene.speed)
+            scene = replace(scene, companion=other)
         if held_out is None or is_held_out(scene) == held_out:
             return scene
 
@@ -157,55 +227,78 @@ class Path:
     angle_rad: Array
 
 
+def _room_px(room: str, size_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Upper left and lower right corner (x, y) of the part of the frame that an object keeps to."""
+    low, high, half = np.zeros(2), np.full(2, float(size_px)), size_px / 2
+    match room:
+        case "left":
+            high[0] = half
+        case "right":
+            low[0] = half
+        case "top":
+            high[1] = half
+        case "bottom":
+            low[1] = half
+    return low, high
+
+
+def _straight(s: Array, v: float, r0: float, sign: int, low: float, high: float, jitter: float) -> Array:
+    """Along one axis at speed v, laid so that the path is centred in low..high if it fits, else from its near end."""
+    margin, middle, travel = r0 + 3.0, (low + high) / 2, v * float(s[-1])
+    room = high - low - 2 * margin
+    start = -travel / 2 + jitter * (room - travel) / 2 if travel < room else -max(room, 0.0) / 2
+    return (middle + sign * (start + v * s)).astype(np.float32)
+
+
 def path(scene: Scene, frames: int = FRAMES, size_px: int = SIZE_PX) -> Path:
-    """Where the object is in each frame. Straight paths are laid so that the object is in view at the start."""
+    """Where the (first) object is in each frame. Straight paths are laid so that it is in view at the start."""
     rng = np.random.default_rng((scene.seed, 1))
     s = (np.arange(frames) / scene.fps).astype(np.float32)  # seconds
-    r0 = RADIUS_PX[scene.size] * rng.uniform(0.92, 1.08)
+    shared = scene.room != "all"
+    r0 = RADIUS_PX[scene.size] * rng.uniform(0.92, 1.08) * (PAIR_SCALE if shared else 1.0)
     v = SPEED_PX_S[scene.speed] * rng.uniform(0.94, 1.06)
-    middle, margin = size_px / 2, r0 + 3.0
-    x0, y0 = rng.uniform(margin, size_px - margin, 2) * 0.65 + middle * 0.35
+    low, high = _room_px(scene.room, size_px)
+    middle, margin = (low + high) / 2, r0 + 3.0
+    spread = np.maximum(high - low - 2 * margin, 0.0)
+    x0, y0 = (low + margin + rng.uniform(0, 1, 2) * (high - low - 2 * margin)) * 0.65 + middle * 0.35
     x, y = np.full(frames, x0, np.float32), np.full(frames, y0, np.float32)
     radius, angle = np.full(frames, r0, np.float32), np.zeros(frames, np.float32)
     match scene.motion:
         case "left" | "right" | "up" | "down":
             sign = -1 if scene.motion in ("left", "up") else 1
-            travel = v * s[-1]
-            room = size_px - 2 * margin  # start so that the path is centred if it fits, else from the edge
-            start = middle - travel / 2 + rng.uniform(-1, 1) * max(room - travel, 0) / 2 if travel < room else margin
-            along = middle + sign * (start + v * s - middle)
-            if scene.motion in ("left", "right"):
-                x = along.astype(np.float32)
-            else:
-                y = along.astype(np.float32)
+            axis = 0 if scene.motion in ("left", "right") else 1
+            along = _straight(s, v, r0, sign, low[axis], high[axis], rng.uniform(-1, 1))
+            x, y = (along, y) if axis == 0 else (x, along)
         case "bounce":
-            amplitude = min(rng.uniform(15, 20), size_px - 2 * margin)
-            floor = size_px - margin - rng.uniform(0, max(size_px - 2 * margin - amplitude, 0))
+            amplitude = min(rng.uniform(15, 20), max(spread[1], 9.0))
+            floor = high[1] - margin - rng.uniform(0, max(spread[1] - amplitude, 0))
             phase = s * (CURVED * v / (2 * amplitude)) + rng.uniform(0, 1)
             y = (floor - amplitude * np.abs(np.sin(np.pi * phase))).astype(np.float32)
         case "circle":
-            orbit = rng.uniform(11, 14)
+            orbit = min(rng.uniform(6, 7.5), 17 - r0) if shared else rng.uniform(11, 14)
             phase = rng.uniform(0, 2 * np.pi) + rng.choice((-1, 1)) * s * (CURVED * v / orbit)
-            cx, cy = middle + rng.uniform(-3, 3, 2)
+            cx, cy = middle + rng.uniform(-3, 3, 2) * np.minimum(spread / 12, 1.0)
             x, y = (cx + orbit * np.cos(phase)).astype(np.float32), (cy + orbit * np.sin(phase)).astype(np.float32)
         case "zigzag":
-            direction, amplitude = rng.choice((-1, 1)), rng.uniform(7, 9)
+            direction, amplitude = rng.choice((-1, 1)), rng.uniform(4.5, 6) if shared else rng.uniform(7, 9)
             travel = 0.8 * v * s[-1]
-            x = (middle + direction * (0.8 * v * s - min(travel, size_px - 2 * margin) / 2)).astype(np.float32)
+            x = (middle[0] + direction * (0.8 * v * s - min(travel, spread[0]) / 2)).astype(np.float32)
             wave = (s * (CURVED * 0.9 * v / (4 * amplitude)) + rng.uniform(0, 1)) % 1.0
-            y = (np.clip(y0, margin + 9, size_px - margin - 9) + amplitude * (4 * np.abs(wave - 0.5) - 1)).astype(
-                np.float32
-            )
+            reach = amplitude + 1 if shared else 9.0
+            y = middle[1] + np.clip(y0 - middle[1], -max(spread[1] / 2 - reach, 0), max(spread[1] / 2 - reach, 0))
+            y = (y + amplitude * (4 * np.abs(wave - 0.5) - 1)).astype(np.float32)
         case "spin":
             angle = (rng.uniform(0, 2 * np.pi) + rng.choice((-1, 1)) * SPIN_RAD_S[scene.speed] * s).astype(np.float32)
         case "grow" | "shrink":
-            change = GROW_PX_S[scene.speed] * s
-            low, high = RADIUS_LIMITS_PX
+            change = GROW_PX_S[scene.speed] * s * (PAIR_SCALE if shared else 1.0)
+            smallest, largest = (3.8, 13.5) if shared else RADIUS_LIMITS_PX
             if scene.motion == "grow":
-                radius = np.minimum(max(r0 - 4, low) + change, high).astype(np.float32)
+                radius = np.minimum(max(r0 - 4, smallest) + change, largest).astype(np.float32)
             else:
-                radius = np.maximum(min(r0 + 5, high) - change, low).astype(np.float32)
-            x, y = (np.clip(a, middle - 7, middle + 7).astype(np.float32) for a in (x, y))
+                radius = np.maximum(min(r0 + 5, largest) - change, smallest).astype(np.float32)
+            near = np.where(high - low < size_px, 2.0, 7.0)  # the middle of the room, so that it has space
+            x = np.clip(x, middle[0] - near[0], middle[0] + near[0]).astype(np.float32)
+            y = np.clip(y, middle[1] - near[1], middle[1] + near[1]).astype(np.float32)
         case "still":
             pass
         case _:
@@ -412,23 +505,32 @@ def _draw(
     return ys, xs, alpha
 
 
-def render(scene: Scene, frames: int = FRAMES, size_px: int = SIZE_PX) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw a scene: frames (t, h, w, 3) uint8 and the object's alpha (t, h, w) uint8 in 0..255.
+def render_objects(
+    scene: Scene, frames: int = FRAMES, size_px: int = SIZE_PX
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a scene: frames (t, h, w, 3) uint8 and the alpha of each of `scene.objects` (n, t, h, w) uint8 in 0..255.
 
     `size_px` scales the picture; positions stay in 64ths of its side.
     """
     stage = paint_background(scene, size_px)
-    pose = path(scene, frames)
+    poses = [(o, path(o, frames)) for o in scene.objects]
     clip = np.empty((frames, size_px, size_px, 3), np.uint8)
-    mask = np.zeros((frames, size_px, size_px), np.uint8)
+    masks = np.zeros((len(poses), frames, size_px, size_px), np.uint8)
     for i in range(frames):
-        if i and scene.motion == "still":
-            clip[i], mask[i] = clip[0], mask[0]
+        if i and all(o.motion == "still" for o, _ in poses):
+            clip[i], masks[:, i] = clip[0], masks[:, 0]
             continue
         canvas = stage.copy()
-        drawn = _draw(canvas, scene, pose.centre_px[i], float(pose.radius_px[i]), float(pose.angle_rad[i]))
+        for mask, (one, pose) in zip(masks, poses, strict=True):
+            drawn = _draw(canvas, one, pose.centre_px[i], float(pose.radius_px[i]), float(pose.angle_rad[i]))
+            if drawn is not None:
+                ys, xs, alpha = drawn
+                mask[i, ys, xs] = alpha * 255
         clip[i] = np.clip(canvas + 0.5, 0, 255)
-        if drawn is not None:
-            ys, xs, alpha = drawn
-            mask[i, ys, xs] = alpha * 255
-    return clip, mask
+    return clip, masks
+
+
+def render(scene: Scene, frames: int = FRAMES, size_px: int = SIZE_PX) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`render_objects` with one alpha (t, h, w) for whatever is not background."""
+    clip, masks = render_objects(scene, frames, size_px)
+    return clip, masks.max(0)
