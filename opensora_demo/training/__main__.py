@@ -93,6 +93,7 @@ def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int, st
             runs / "pool",
             batch=64 // workers,
             start=started,
+            compiled=True,
         ),
         LoopConfig(
             run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=4e-3, ema_decay=0.998, workers=workers, seed=seed

@@ -109,10 +109,14 @@ class DitJob:
     chinese: float = 0.12
     bfloat16: bool = True
     start: Started | None = None
+    compiled: bool = False  # 1.2 x as fast on two cores, after some minutes of compiling
 
     def __post_init__(self) -> None:
         self.model = TextToVideo(self.dit, self.text, self.tokenizer)
         self.model.dit.initialise()
+        if self.compiled:
+            for block in (*self.model.dit.spatial_blocks, *self.model.dit.temporal_blocks):
+                block.compile()
         self.latents, self.scenes = load_pool(self.pool)
         self.shift, self.scale = latent_statistics(self.latents)
         if self.start is not None:
