@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles
 from opensora_demo.errors import WeightsError
 
+SCALE_SUFFIX = ".int8_scale"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 M = TypeVar("M", bound=nn.Module)
 
 
 def read_state(files: list[Path]) -> dict[str, Tensor]:
-    """All tensors of the shards. Raises WeightsError naming the file that is missing, damaged or repeats a name."""
+    """All tensors of the shards; those kept in 8 bits come out as float32.
+
+    A tensor in 8 bits has another beside it, `<name>.int8_scale` (rows), that its rows are multiplied by.
+    Raises WeightsError naming the file that is missing, damaged or repeats a name.
+    """
     state: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
@@ -32,6 +37,11 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
                     state[name] = shard.get_tensor(name)
         except SafetensorError as error:
             raise WeightsError(f"the weights file {file.name} is damaged or incomplete ({error})") from None
+    for name in [name for name in state if name.endswith(SCALE_SUFFIX)]:
+        scale, rows = state.pop(name), state.get(name.removesuffix(SCALE_SUFFIX))
+        if rows is None or rows.dtype != torch.int8 or len(rows) != len(scale):
+            raise WeightsError(f"{name} of {', '.join(file.name for file in files)} has no 8-bit tensor to scale")
+        state[name.removesuffix(SCALE_SUFFIX)] = rows.float() * scale.float().view(-1, *[1] * (rows.ndim - 1))
     return state
 
 

@@ -1,13 +1,21 @@
-"""The embedded model: the published classes with small numbers, trained by this repository."""
+"""The embedded models, one for each era of Open-Sora: the published classes with small numbers, trained by this
+repository on one toy world, so that they can be compared on the same prompt."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from opensora_demo.catalog.spec import ModelSpec, WeightFiles
+from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
+from opensora_demo.codecs.tiling import Tiling
 from opensora_demo.codecs.video_vae import VideoVaeConfig
+from opensora_demo.models.dit import DiTConfig
+from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.models.stdit3 import STDiT3Config
-from opensora_demo.sampling.config import RectifiedFlowConfig
+from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
+from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
 from opensora_demo.types import Limits, Range
 
@@ -75,5 +83,108 @@ NANO = ModelSpec(
         frames=(1, 5, 9, 13, 17),
         default_frames=17,
         sizes_px=((64, 64),),
+    ),
+)
+
+NANO_DIT = ModelSpec(
+    id="nano-dit",
+    title="nano · DiT (1.0)",
+    summary="The DiT of Open-Sora 1.0 with small numbers: the whole prompt as one vector, adaLN-Zero, full attention, "
+    "diffusion with learned variance. On the same toy worlds and with the VAE of nano. Plays at 8 FPS as trained.",
+    network=DiTConfig(input_size=(5, 8, 8), in_channels=16, width=256, depth=6, heads=4, text_channels=192),
+    codec=CODEC,
+    clip=ClipConfig(
+        vocabulary=640,
+        width=192,
+        layers=3,
+        heads=4,
+        hidden=512,
+        max_tokens=56,
+        bos=None,
+        eos="</s>",
+        pad="<pad>",
+        unknown="<unk>",
+    ),
+    sampler=IddpmConfig(guided_channels=None),
+    weights=WeightFiles(
+        folder="nano-dit",
+        embedded=True,
+        network=("dit.safetensors",),
+        codec=tuple(f"../nano/{name}" for name in FILES.codec),
+        clip=("clip.safetensors",),
+        clip_tokenizer="tokenizer.json",
+        preview="../nano/preview.safetensors",
+    ),
+    limits=Limits(
+        steps=Range(low=2, high=250, default=50),
+        guidance=Range(low=0, high=15, default=4, step=0.5),
+        fps=Range(low=1, high=30, default=8),
+        frames=(17,),
+        default_frames=17,
+        sizes_px=((64, 64),),
+        reference=False,
+    ),
+)
+
+NANO_MMDIT = ModelSpec(
+    id="nano-mmdit",
+    title="nano · MMDiT (2.0)",
+    summary="The layout of Open-Sora 2.0 with small numbers, 128 px: text and video as one sequence of tokens, on "
+    "latents of a deep-compression autoencoder (32 x in space, 4 x in time). On the same toy worlds.",
+    network=MMDiTConfig(
+        in_channels=96,
+        patch=1,
+        width=256,
+        heads=4,
+        depth=2,
+        depth_single=4,
+        axes=(16, 24, 24),
+        text_channels=128,
+        pooled_channels=96,
+    ),
+    codec=DcAeConfig(
+        latent_channels=96,
+        widths=(48, 96, 192, 192),
+        encoder_depths=(1, 1, 1, 1),
+        decoder_depths=(3, 2, 2, 2),
+        attention=(None, None, (), ()),
+        time=(True, True, False, False),
+        pixel_unshuffle=4,
+        tiling=Tiling(),
+    ),
+    text=replace(TEXT, max_tokens=56, attend_padding=True),
+    clip=ClipConfig(
+        vocabulary=640,
+        width=96,
+        layers=2,
+        heads=4,
+        hidden=256,
+        max_tokens=56,
+        bos=None,
+        eos="</s>",
+        pad="<pad>",
+        unknown="<unk>",
+    ),
+    sampler=RectifiedFlowConfig(shift="2.0"),
+    weights=WeightFiles(
+        folder="nano-mmdit",
+        embedded=True,
+        network=("mmdit.safetensors",),
+        codec=("dc-ae.safetensors",),
+        text=("text.safetensors",),
+        tokenizer="tokenizer.json",
+        clip=("clip.safetensors",),
+        clip_tokenizer="tokenizer.json",
+        preview="preview.safetensors",
+    ),
+    limits=Limits(
+        steps=Range(low=1, high=100, default=30),
+        guidance=Range(low=0, high=15, default=4, step=0.5),
+        fps=Range(low=4, high=24, default=8),
+        frames=(1, 8, 12, 16),
+        default_frames=16,
+        sizes_px=((128, 128),),
+        rules=("plain", "oscillating"),
+        image_guidance=Range(low=0, high=10, default=1, step=0.5),
     ),
 )

@@ -33,6 +33,8 @@ class DcAeConfig:
 
     `attention` gives the sizes of the neighbourhoods that a stage attends with beside each place itself, None where it
     has residual blocks; `time` says between which stages time is halved and doubled. Depths are blocks per stage.
+    `pixel_unshuffle` > 1 folds squares of that many pixels into channels before the network, so that a tiny model
+    spends no convolutions at full resolution.
     """
 
     latent_channels: int = 128
@@ -42,6 +44,7 @@ class DcAeConfig:
     attention: tuple[tuple[int, ...] | None, ...] = (None, None, None, (5,), (5,), (5,))
     time: tuple[bool, ...] = (False, False, False, True, True, False)
     scaling_factor: float | None = None
+    pixel_unshuffle: int = 1
     tiling: Tiling = field(
         default_factory=lambda: Tiling(
             spatial=True, temporal=True, tile_px=256, tile_latent=8, tile_frames=32, tile_latent_frames=8
@@ -54,7 +57,7 @@ class DcAeConfig:
 
     @property
     def space_factor(self) -> int:
-        return int(2 ** (len(self.widths) - 1))
+        return int(self.pixel_unshuffle * 2 ** (len(self.widths) - 1))
 
 
 class ChannelNorm(nn.Module):
@@ -231,7 +234,8 @@ def _blocks(cfg: DcAeConfig, stage: int, depth: int) -> list[nn.Module]:
 class Encoder(nn.Module):
     def __init__(self, cfg: DcAeConfig) -> None:
         super().__init__()
-        self.project_in = ConvLayer(3, cfg.widths[0])
+        self.fold = cfg.pixel_unshuffle
+        self.project_in = ConvLayer(3 * cfg.pixel_unshuffle**2, cfg.widths[0])
         self.stages = nn.ModuleList()
         for i, depth in enumerate(cfg.encoder_depths):
             ops = _blocks(cfg, i, depth)
@@ -244,6 +248,7 @@ class Encoder(nn.Module):
         self.project_out = Residual(project, Fold(cfg.latent_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = rearrange(x, "b c t (h ph) (w pw) -> b (c ph pw) t h w", ph=self.fold, pw=self.fold)
         x = self.project_in(x)
         for stage in self.stages:
             x = stage(x)
@@ -253,6 +258,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, cfg: DcAeConfig) -> None:
         super().__init__()
+        self.fold = cfg.pixel_unshuffle
         self.project_in = Residual(ConvLayer(cfg.latent_channels, cfg.widths[-1]), Unfold(cfg.widths[-1], 1))
         self.stages = nn.ModuleList()
         for i, depth in enumerate(cfg.decoder_depths):
@@ -261,13 +267,16 @@ class Decoder(nn.Module):
                 up = Up(cfg.widths[i + 1], cfg.widths[i], time=cfg.time[i])
                 ops.insert(0, Residual(up, Unfold(cfg.widths[i], 2, time=cfg.time[i])))
             self.stages.append(Stage(ops))
-        self.project_out = Stage([ChannelNorm(cfg.widths[0]), nn.ReLU(), ConvLayer(cfg.widths[0], 3)])
+        self.project_out = Stage(
+            [ChannelNorm(cfg.widths[0]), nn.ReLU(), ConvLayer(cfg.widths[0], 3 * cfg.pixel_unshuffle**2)]
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.project_in(z)
         for stage in reversed(self.stages):
             x = stage(x)
-        return self.project_out(x)
+        x = self.project_out(x)
+        return rearrange(x, "b (c ph pw) t h w -> b c t (h ph) (w pw)", ph=self.fold, pw=self.fold)
 
 
 class DcAe(nn.Module):

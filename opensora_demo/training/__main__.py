@@ -2,6 +2,7 @@
 
 python -m opensora_demo.training nano            all stages, each continues where it stopped
 python -m opensora_demo.training nano --stages dit,export
+python -m opensora_demo.training nano-dit        nano's VAE must be in assets
 """
 
 from __future__ import annotations
@@ -10,159 +11,215 @@ import argparse
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from opensora_demo.bundle import build_bundle
-from opensora_demo.catalog.nano import CODEC, FILES, NANO, NETWORK, TEXT
-from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.bundle import build_bundle, build_codec
+from opensora_demo.catalog.spec import WeightFiles
+from opensora_demo.codecs.dc_ae import DcAeConfig
+from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.preview import fit_matrix
 from opensora_demo.training.adherence import adherence_table, format_table, reader_table, run_trials
 from opensora_demo.training.captions import build_tokenizer
 from opensora_demo.training.export import add_metadata, save_shards
-from opensora_demo.training.loop import LoopConfig, load_ema, train
-from opensora_demo.training.pool import build_pool, latent_statistics, load_pool
+from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
+from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
 from opensora_demo.training.reader import READER_FILE, Reader, load_reader
-from opensora_demo.training.train_dit import DitJob, Started, TextToVideo
+from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
+from opensora_demo.training.train_network import Started, TextToVideo
 from opensora_demo.training.train_reader import ReaderJob
-from opensora_demo.training.train_vae import VaeJob, draw_clips
-from opensora_demo.weights import ASSETS, read_state
+from opensora_demo.training.train_vae import DcAeJob, VaeJob, draw_clips
+from opensora_demo.weights import ASSETS
 
-STAGES = ("vae", "pool", "decoder", "dit", "reader", "export", "score")
 VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS = 450, 450
-PAIRS = 0.25  # share of training clips with two objects
-FOLDER = ASSETS / FILES.folder
 
 
-def train_vae(runs: Path, workers: int, seed: int, start: Path | None) -> None:
-    """From nothing: frames, latents, then both; from earlier weights only the last of these."""
-    phases = (0, 0) if start else (VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS)
-    files = files_in(start, FILES.codec) if start else ()
-    cfg = LoopConfig(
-        run_dir=runs / "vae", steps=3000, cooldown=2300, lr=7e-4, ema_decay=0.995, workers=workers, seed=seed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """One model on its way: `runs` holds checkpoints and the pool, `out` gets the finished weights, `start` is a
+    folder of earlier weights, laid out as `out`."""
+
+    recipe: Recipe
+    runs: Path
+    out: Path
+    start: Path | None
+    workers: int
+    seed: int
+
+    @property
+    def files(self) -> WeightFiles:
+        weights = self.recipe.spec.weights
+        assert isinstance(weights, WeightFiles)
+        return weights
+
+    @property
+    def codec_files(self) -> tuple[Path, ...]:
+        """What the pool is encoded with: the codec of this run, else the one that was exported."""
+        own = self.runs / "vae.safetensors"
+        return (own,) if own.exists() else tuple(self.out / name for name in self.files.codec)
+
+    def train(self, stage: str, job: Callable[..., Job], numbers: StageNumbers) -> None:
+        config = LoopConfig(
+            run_dir=self.runs / stage,
+            steps=numbers.steps,
+            cooldown=numbers.cooldown,
+            lr=numbers.lr,
+            drops=numbers.drops,
+            ema_decay=numbers.ema_decay,
+            workers=self.workers,
+            seed=self.seed,
+        )
+        train(partial(job, batch=numbers.batch // self.workers), config)
+
+    def finished(self, stage: str) -> bool:
+        return (self.runs / stage / "checkpoint.pt").exists()
+
+
+def codec_job(making: Making, start: tuple[Path, ...], *, decoder_only: bool = False) -> Callable[..., Job]:
+    """From nothing the VAE learns frames, latents, then both; from earlier weights only the last of these."""
+    match making.recipe.spec.codec:
+        case VideoVaeConfig() as config:
+            phases = (0, 0) if start else (VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS)
+            return partial(VaeJob, config, *phases, start=start, decoder_only=decoder_only, pairs=PAIRS)
+        case DcAeConfig() as config:
+            limits = making.recipe.spec.limits
+            size = {"frames": limits.default_frames, "size_px": limits.sizes_px[0][0]}
+            return partial(DcAeJob, config, **size, start=start, decoder_only=decoder_only, pairs=PAIRS)
+        case other:
+            raise ValueError(f"no training for the codec {type(other).__name__}")
+
+
+def train_vae(making: Making) -> None:
+    numbers = making.recipe.vae
+    assert numbers is not None
+    if making.start is not None:
+        numbers = replace(numbers, steps=3000, cooldown=2300, lr=7e-4, drops=())
+    start = tuple(making.start / name for name in making.files.codec) if making.start else ()
+    making.train("vae", codec_job(making, start), numbers)
+
+
+def encode_pool(making: Making, shards: int) -> None:
+    """With the codec of this run; without one, with the exported one."""
+    spec = making.recipe.spec
+    if making.finished("vae"):
+        codec = build_codec(spec.codec)
+        load_ema(making.runs / "vae", codec)
+        save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, making.runs / "vae.safetensors")
+    config = PoolConfig(
+        codec=spec.codec,
+        frames=spec.limits.default_frames,
+        size_px=spec.limits.sizes_px[0][0],
+        seed=making.seed,
+        pairs=PAIRS,
+        fps=making.recipe.fps,
     )
-    if not start:
-        cfg = replace(cfg, steps=4400, cooldown=2300, lr=1.5e-3, drops=((1120, 1 / 2),))
-    train(partial(VaeJob, CODEC, *phases, start=files, pairs=PAIRS), cfg)
+    build_pool(config, making.codec_files, making.runs / "pool", shards=shards, workers=making.workers)
 
 
-def train_decoder(runs: Path, workers: int, seed: int) -> None:
-    """More of the VAE's decoder alone; the latents of the pool stay valid."""
-    train(
-        partial(VaeJob, CODEC, 0, 0, start=(runs / "vae.safetensors",), decoder_only=True, pairs=PAIRS),
-        LoopConfig(
-            run_dir=runs / "decoder", steps=3000, cooldown=2600, lr=7e-4, ema_decay=0.995, workers=workers, seed=seed
-        ),
+def train_dit(making: Making, numbers: StageNumbers) -> None:
+    recipe, files, started = making.recipe, making.files, None
+    codec = load_codec(recipe.spec.codec, making.codec_files)
+    if making.start is not None:
+        parts = {name: tuple(making.start / n for n in getattr(files, name)) for name in ("network", "text", "clip")}
+        started = Started(parts=parts, tokenizer=making.start / (files.tokenizer or files.clip_tokenizer))
+    measured = load_pool(making.runs / "pool")[0] if recipe.own_codec and isinstance(codec, VideoVAE) else None
+    shift, scale = normalisation(codec, measured)
+    job = partial(
+        recipe.job,
+        recipe.spec,
+        making.runs / "tokenizer.json",
+        making.runs / "pool",
+        shift,
+        scale,
+        lone=isinstance(recipe.spec.codec, DcAeConfig),
+        start=started,
+        compiled=True,
+    )
+    making.train("dit", job, numbers)
+
+
+def train_reader(making: Making) -> None:
+    assert making.recipe.reader is not None
+    making.train(
+        "reader", partial(ReaderJob, start=making.start and making.start / READER_FILE.name), making.recipe.reader
     )
 
 
-def files_in(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
-    return tuple(folder / name for name in names)
-
-
-def encode_pool(runs: Path, workers: int, seed: int, shards: int, out: Path) -> None:
-    """With the VAE of this run; without one, with the exported one."""
-    weights = runs / "vae.pt"
-    vae = VideoVAE(CODEC)
-    if (runs / "vae" / "checkpoint.pt").exists():
-        load_ema(runs / "vae", vae)
-    else:
-        vae.load_state_dict(read_state(list(files_in(out, FILES.codec))))
-    torch.save(vae.state_dict(), weights)
-    save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, runs / "vae.safetensors")
-    build_pool(CODEC, weights, runs / "pool", shards=shards, seed=seed, pairs=PAIRS, workers=workers)
-
-
-def train_dit(runs: Path, workers: int, seed: int, steps: int, cooldown: int, start: Path | None) -> None:
-    started = None
-    if start is not None:
-        network, text = files_in(start, FILES.network), files_in(start, FILES.text)
-        started = Started(network=network, text=text, tokenizer=start / FILES.tokenizer)
-    train(
-        partial(
-            DitJob,
-            NETWORK,
-            TEXT,
-            runs / FILES.tokenizer,
-            runs / "pool",
-            batch=64 // workers,
-            start=started,
-            compiled=True,
-        ),
-        LoopConfig(
-            run_dir=runs / "dit", steps=steps, cooldown=cooldown, lr=4e-3, ema_decay=0.998, workers=workers, seed=seed
-        ),
-    )
-
-
-def train_reader(runs: Path, workers: int, seed: int, start: Path | None) -> None:
-    train(
-        partial(ReaderJob, batch=16 // workers, start=start and start / READER_FILE.name),
-        LoopConfig(
-            run_dir=runs / "reader", steps=1200, cooldown=700, lr=2.5e-3, ema_decay=0.99, workers=workers, seed=seed
-        ),
-    )
-
-
-def export(runs: Path, command: str, out: Path) -> None:
+def export(making: Making, command: str) -> None:
     """Averaged weights of every finished stage into `out`, with how they came about."""
+    recipe, files, out = making.recipe, making.files, making.out
     story = {
-        "recipe": "opensora_demo/training/__main__.py; steps and seconds are of this part",
+        "recipe": "opensora_demo/training/recipes.py; steps and seconds are of this part",
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "data": "opensora_demo.training.worlds, rendered; no file from outside",
         "license": "Apache-2.0",
     }
-    if (runs / "vae" / "checkpoint.pt").exists() and (runs / "pool").exists():
-        vae = VideoVAE(CODEC)
-        decoder = runs / "decoder"
-        info = load_ema(decoder if (decoder / "checkpoint.pt").exists() else runs / "vae", vae)
-        latents, _ = load_pool(runs / "pool")
-        shift, scale = latent_statistics(latents)
-        vae.shift.copy_(shift)
-        vae.scale.copy_(scale)
-        save_shards(vae.state_dict(), [out / f for f in FILES.codec], story | told(info, CODEC))
-        video, _ = draw_clips(np.random.default_rng(7), 96)
-        with torch.inference_mode():
-            matrix = fit_matrix(vae.eval().encode(video), video)
-        save_shards({"matrix": matrix}, [out / FILES.preview], story)
-    if (runs / "dit" / "checkpoint.pt").exists():
-        shutil.copy(runs / FILES.tokenizer, out / FILES.tokenizer)
-        both = TextToVideo(NETWORK, TEXT, out / FILES.tokenizer)
-        info = load_ema(runs / "dit", both)
-        both.dit.y_embedder.y_embedding.copy_(both.null.detach())
-        save_shards(both.dit.state_dict(), [out / f for f in FILES.network], story | told(info, NETWORK))
-        save_shards(both.text.state_dict(), [out / f for f in FILES.text], story | told(info, TEXT))
-    if (runs / "reader" / "checkpoint.pt").exists():
+    if recipe.own_codec and making.finished("vae") and (making.runs / "pool").exists():
+        export_codec(making, story)
+    if making.finished("dit"):
+        tokenizer = out / (files.tokenizer or files.clip_tokenizer)
+        shutil.copy(making.runs / "tokenizer.json", tokenizer)
+        both = TextToVideo(recipe.spec, tokenizer)
+        info = load_ema(making.runs / "dit", both)
+        for name, part in both.parts().items():
+            config = {"network": recipe.spec.network, "text": recipe.spec.text, "clip": recipe.spec.clip}[name]
+            save_shards(part.state_dict(), [out / f for f in getattr(files, name)], story | told(info, config))
+    if making.finished("reader"):
         reader = Reader()
-        info = load_ema(runs / "reader", reader)
+        info = load_ema(making.runs / "reader", reader)
         save_shards(reader.state_dict(), [out / READER_FILE.name], story | told(info))
     print(json.dumps({f.name: f.stat().st_size for f in sorted(out.iterdir())}))
 
 
-def told(info: dict[str, float], config: object = None) -> dict[str, str]:
+def export_codec(making: Making, story: dict[str, str]) -> None:
+    spec, files = making.recipe.spec, making.files
+    limits = spec.limits
+    codec = load_codec(spec.codec, making.codec_files)
+    info = load_ema(making.runs / ("decoder" if making.finished("decoder") else "vae"), codec)
+    if isinstance(codec, VideoVAE):
+        shift, scale = normalisation(codec, load_pool(making.runs / "pool")[0])
+        codec.shift.copy_(shift)
+        codec.scale.copy_(scale)
+    save_shards(codec.state_dict(), [making.out / f for f in files.codec], story | told(info, spec.codec))
+    video, _ = draw_clips(np.random.default_rng(7), 96, limits.default_frames, size_px=limits.sizes_px[0][0])
+    shift, scale = normalisation(codec)
+    latents = torch.cat([raw_latents(codec, part) for part in video.split(8)])[:, :, -latent_frames(making) :]
+    save_shards({"matrix": fit_matrix((latents - shift) / scale, video)}, [making.out / files.preview], story)
+
+
+def latent_frames(making: Making) -> int:
+    spec = making.recipe.spec
+    codec = build_codec(spec.codec)
+    return int(codec.latent_size(spec.limits.default_frames, *spec.limits.sizes_px[0])[0])  # type: ignore[operator]
+
+
+def told(info: dict[str, float], config: Any = None) -> dict[str, str]:
     """Steps, seconds and the configuration, as text for a file's header."""
     found = {k: str(v) for k, v in info.items()}
-    return found if config is None else found | {"config": json.dumps(asdict(config))}  # type: ignore[call-overload]
+    return found if config is None else found | {"config": json.dumps(asdict(config))}
 
 
-def score(out: Path, prompts: int = 128) -> None:
+def score(making: Making, prompts: int) -> None:
     """Measure what was exported; into scores.json beside it and the headers of its files."""
-    reader = load_reader(out / READER_FILE.name)
-    bundle = build_bundle(replace(NANO, weights=replace(FILES, folder=str(out.resolve()))))
+    out, spec = making.out, making.recipe.spec
+    reader = load_reader(READER_FILE if making.recipe.reader is None else out / READER_FILE.name)
+    bundle = build_bundle(replace(spec, weights=replace(making.files, folder=str(out.resolve()))))
     rows = adherence_table(reader, list(run_trials(bundle, prompts, (1.0, 2.0, 3.0, 4.0, 7.0))))
     two = adherence_table(reader, list(run_trials(bundle, prompts, (4.0,), pairs=1.0)))
     chinese = adherence_table(reader, list(run_trials(bundle, prompts, (4.0,), chinese=1.0)))
     scores = {
         "date": datetime.now(UTC).date().isoformat(),
         "prompts": prompts,
-        "steps": int(NANO.limits.steps.default),
+        "steps": int(spec.limits.steps.default),
         "reader": reader_table(reader, 512),
         "reader, two objects": reader_table(reader, 512, pairs=1.0),
         "guidance": rows,
@@ -178,50 +235,63 @@ def score(out: Path, prompts: int = 128) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m opensora_demo.training", description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=("nano",))
-    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated, of " + ", ".join(STAGES))
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path.home() / ".cache" / "opensora-demo" / "nano",
-        help="where checkpoints and the pool are kept",
-    )
+    parser.add_argument("model", choices=tuple(RECIPES))
+    parser.add_argument("--stages", help="comma-separated, of " + ", ".join(STAGES) + "; all that the model has")
+    parser.add_argument("--runs", type=Path, help="where checkpoints and the pool are kept (~/.cache/opensora-demo)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4930, help="steps of the dit stage, 64 clips each")
-    parser.add_argument("--cooldown", type=int, default=1500, help="how many of them lower the learning rate to zero")
+    parser.add_argument("--steps", type=int, help="steps of the dit stage, 64 clips each")
+    parser.add_argument("--cooldown", type=int, help="how many of them lower the learning rate to zero")
     parser.add_argument("--shards", type=int, default=28, help="size of the pool, 1024 clips each")
-    parser.add_argument("--start", type=Path, help="folder of earlier weights to go on from, laid out as assets/nano")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where the finished weights go")
+    parser.add_argument("--start", type=Path, help="folder of earlier weights to go on from, laid out as in assets")
+    parser.add_argument("--out", type=Path, help="where the finished weights go (assets)")
+    parser.add_argument("--prompts", type=int, default=512, help="how many prompts are scored")
     args = parser.parse_args()
-    command = f"python -m opensora_demo.training {args.model} --steps {args.steps} --cooldown {args.cooldown}"
-    command += f" --seed {args.seed} --workers {args.workers}" + (" --start FOLDER" if args.start else "")
-    stages = args.stages.split(",")
-    if unknown := set(stages) - set(STAGES):
-        parser.error(f"no stage called {', '.join(sorted(unknown))}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    args.runs.mkdir(parents=True, exist_ok=True)
-    if not (args.runs / FILES.tokenizer).exists():
-        build_tokenizer(str(args.runs / FILES.tokenizer))
-    for stage in STAGES:
+    recipe = RECIPES[args.model]
+    stages = args.stages.split(",") if args.stages else list(recipe.stages)
+    if unknown := set(stages) - set(recipe.stages):
+        parser.error(f"{args.model} has no stage called {', '.join(sorted(unknown))}")
+    making = Making(
+        recipe=recipe,
+        runs=args.runs or Path.home() / ".cache" / "opensora-demo" / args.model,
+        out=args.out or ASSETS / args.model,
+        start=args.start,
+        workers=args.workers,
+        seed=args.seed,
+    )
+    numbers = replace(
+        recipe.dit,
+        steps=recipe.dit.steps if args.steps is None else args.steps,
+        cooldown=recipe.dit.cooldown if args.cooldown is None else args.cooldown,
+    )
+    command = f"python -m opensora_demo.training {args.model} --seed {args.seed} --workers {args.workers}"
+    command += f" --steps {numbers.steps} --cooldown {numbers.cooldown}"
+    command += " --start FOLDER" if args.start else ""
+    making.out.mkdir(parents=True, exist_ok=True)
+    making.runs.mkdir(parents=True, exist_ok=True)
+    if not (making.runs / "tokenizer.json").exists():
+        build_tokenizer(str(making.runs / "tokenizer.json"), recipe.extra_words)
+    for stage in recipe.stages:
         if stage not in stages:
             continue
         print(f"stage {stage}", flush=True)
         match stage:
             case "vae":
-                train_vae(args.runs, args.workers, args.seed, args.start)
+                train_vae(making)
             case "pool":
-                encode_pool(args.runs, args.workers, args.seed, args.shards, args.out)
+                encode_pool(making, args.shards)
             case "decoder":
-                train_decoder(args.runs, args.workers, args.seed)
+                making.train(
+                    "decoder", codec_job(making, making.codec_files, decoder_only=True), recipe.decoder or recipe.dit
+                )
             case "dit":
-                train_dit(args.runs, args.workers, args.seed, args.steps, args.cooldown, args.start)
+                train_dit(making, numbers)
             case "reader":
-                train_reader(args.runs, args.workers, args.seed, args.start)
+                train_reader(making)
             case "export":
-                export(args.runs, command, args.out)
+                export(making, command)
             case "score":
-                score(args.out)
+                score(making, args.prompts)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ characters of `captions_zh`, which says the same in Chinese.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -474,12 +475,12 @@ def look_alikes() -> dict[str, str]:
     return found | captions_zh.MEANINGS
 
 
-def build_tokenizer(file: str) -> None:
+def build_tokenizer(file: str, extra: Iterable[str] = ()) -> None:
     """Write the tokenizer of the grammar's vocabulary: words, and Chinese by the character (tokenizers' JSON;
-    <pad> 0, </s> 1, <unk> 2)."""
+    <pad> 0, </s> 1, <unk> 2). `extra` words come last."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-    words = ["<pad>", "</s>", "<unk>", *vocabulary()]
+    words = list(dict.fromkeys(["<pad>", "</s>", "<unk>", *vocabulary(), *extra]))
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace("。", "."), normalizers.Replace("、", ",")]

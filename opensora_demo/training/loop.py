@@ -112,7 +112,7 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
     rng = np.random.default_rng((cfg.seed, rank, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     started = last_save = last_log = time.monotonic()
-    totals: dict[str, float] = {}
+    totals: dict[str, list[float]] = {}
     base = cfg
     cfg = read_overrides(cfg.run_dir, base)
     done = step >= cfg.steps
@@ -128,7 +128,8 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
                 if p.grad is not None:
                     p.grad *= cfg.clip / norm
         optimiser.set_lr(learning_rate(cfg, step))
-        optimiser.step()
+        if math.isfinite(norm):  # bfloat16 convolutions of latents of 2 x 2 have given infinite gradients
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         step += 1
         if rank == 0:
@@ -138,7 +139,7 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
                     if v.is_floating_point():
                         ema[k].lerp_(v, 1 - decay)
         for k, value in {"loss": float(loss.detach()), "norm": norm, **metrics}.items():
-            totals[k] = totals.get(k, 0.0) + value / cfg.log_every
+            totals.setdefault(k, []).append(value)
         now = time.monotonic()
         if step % cfg.log_every == 0:
             if rank == 0:
@@ -146,7 +147,7 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
                     "step": step,
                     "s": round(seconds + now - started, 1),
                     "s_per_step": (now - last_log) / cfg.log_every,
-                    **{k: round(v, 5) for k, v in totals.items()},
+                    **{k: round(sum(v) / len(v), 5) for k, v in totals.items()},
                 }
                 with (cfg.run_dir / "log.jsonl").open("a") as f:
                     f.write(json.dumps(record) + "\n")

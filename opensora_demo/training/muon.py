@@ -31,7 +31,9 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 
 def is_matrix(name: str, p: nn.Parameter) -> bool:
-    """Tables, embeddings and the smallest tensors are left to AdamW."""
+    """Tables, embeddings, depthwise kernels and the smallest tensors are left to AdamW."""
+    if p.ndim > 2 and p.shape[1] == 1:
+        return False
     return p.ndim >= 2 and "embedding" not in name and "table" not in name and min(p.shape[0], p[0].numel()) >= 16
 
 

@@ -6,73 +6,114 @@ import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
+from opensora_demo.bundle import build_codec
+from opensora_demo.catalog.spec import CodecConfig
+from opensora_demo.codecs.dc_ae import DcAe
+from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.training.train_vae import to_video
 from opensora_demo.training.worlds import Scene, render, sample_scene, scene_from
+from opensora_demo.weights import read_state
 
 SHARD = 1024
+Codec = VideoVAE | DcAe
 
 
-def encode_scenes(vae: VideoVAE, scenes: list[Scene], batch: int = 8) -> torch.Tensor:
-    """Raw posterior means (n, c, t, h, w), before shift and scale, in bfloat16 convolutions."""
-    out = []
-    for at in range(0, len(scenes), batch):
-        video = to_video(np.stack([render(s)[0] for s in scenes[at : at + batch]]))
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            mean, _ = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
-        out.append(mean.float())
-    return torch.cat(out)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """What the clips of a pool are: `pairs` is the share with two objects, `fps` None draws it for each clip."""
+
+    codec: CodecConfig
+    frames: int
+    size_px: int
+    seed: int
+    pairs: float
+    fps: int | None = None
 
 
-def fingerprint(weights: Path) -> str:
-    """SHA-256 of a state dict's names and numbers."""
+def load_codec(cfg: CodecConfig, weights: tuple[Path, ...]) -> Codec:
+    codec = build_codec(cfg)
+    assert isinstance(codec, VideoVAE | DcAe)
+    codec.load_state_dict(read_state(list(weights)))
+    if isinstance(codec, VideoVAE):
+        codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return codec.eval()
+
+
+def raw_latents(codec: Codec, video: Tensor) -> Tensor:
+    """Latents (b, c, t', h', w') before the codec's own shift and scale, in bfloat16 convolutions.
+
+    A codec that is not causal encodes a lone frame otherwise than a clip: the latent of the last frame of the first
+    group, by itself, comes first, so that a network can learn to go on from a given frame.
+    """
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        if isinstance(codec, VideoVAE):
+            return codec.temporal_vae.encode(codec.spatial_vae.encode(video))[0].float()
+        at = codec.cfg.time_factor - 1
+        return torch.cat([codec.encoder(video[:, :, at : at + 1]), codec.encoder(video)], dim=2).float()
+
+
+def normalisation(codec: Codec, latents: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """Shift and scale, each (1, c or 1, 1, 1, 1): per channel measured on `latents`, else what the codec holds."""
+    if latents is not None:
+        x = torch.from_numpy(latents[:4096]).float()
+        return x.mean((0, 2, 3, 4), keepdim=True), x.std((0, 2, 3, 4), keepdim=True)
+    if isinstance(codec, VideoVAE):
+        return codec.shift, codec.scale
+    return torch.zeros(1, 1, 1, 1, 1), torch.full((1, 1, 1, 1, 1), codec.cfg.scaling_factor or 1.0)
+
+
+def fingerprint(weights: tuple[Path, ...]) -> str:
+    """SHA-256 of a state dict's names and numbers; shift and scale do not count, they come after the pool."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(torch.load(weights, map_location="cpu", weights_only=True).items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    for name, tensor in sorted(read_state(list(weights)).items()):
+        if name not in ("shift", "scale"):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _shard(cfg: VideoVaeConfig, weights: Path, folder: Path, seed: int, pairs: float, index: int) -> int:
+def _shard(cfg: PoolConfig, weights: tuple[Path, ...], folder: Path, index: int) -> int:
     """Write one shard, unless it is there. Each shard draws its scenes from its own seed."""
     file = folder / f"{index:04d}.npy"
     if not file.exists():
         torch.set_num_threads(1)
-        vae = VideoVAE(cfg)
-        vae.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        vae.eval().spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        rng = np.random.default_rng((seed, index))
-        scenes = [sample_scene(rng, pairs=pairs) for _ in range(SHARD)]
-        latents = encode_scenes(vae, scenes).half().numpy()
+        codec = load_codec(cfg.codec, weights)
+        rng = np.random.default_rng((cfg.seed, index))
+        scenes = [sample_scene(rng, pairs=cfg.pairs, fps=cfg.fps) for _ in range(SHARD)]
+        parts = []
+        for at in range(0, len(scenes), 8):
+            clips = [render(s, cfg.frames, cfg.size_px)[0] for s in scenes[at : at + 8]]
+            parts.append(raw_latents(codec, to_video(np.stack(clips))))
         (folder / f"{index:04d}.json").write_text(json.dumps([asdict(s) for s in scenes]))
         part = file.with_suffix(".part.npy")
-        np.save(part, latents)
+        np.save(part, torch.cat(parts).half().numpy())
         os.replace(part, file)
     return index
 
 
-def build_pool(
-    cfg: VideoVaeConfig, weights: Path, folder: Path, *, shards: int, seed: int, pairs: float = 0.0, workers: int = 2
-) -> None:
-    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` is a VideoVAE state dict,
-    `pairs` the share of clips with two objects; `workers` 0 stays in this process.
+def build_pool(cfg: PoolConfig, weights: tuple[Path, ...], folder: Path, *, shards: int, workers: int = 2) -> None:
+    """Render and encode `shards` x 1024 clips; continues where it stopped. `weights` are the codec's files; `workers`
+    0 stays in this process.
 
-    Raises ValueError where the folder holds clips of another VAE, seed or share.
+    Raises ValueError where the folder holds clips of another VAE, or others than `cfg` says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made_by, ours = folder / "made_by.json", {"vae": fingerprint(weights), "seed": seed, "pairs": pairs}
+    made_by = folder / "made_by.json"
+    ours = {"vae": fingerprint(weights), "frames": cfg.frames, "size_px": cfg.size_px, "seed": cfg.seed}
+    ours |= {"pairs": cfg.pairs, "fps": cfg.fps}
     if made_by.exists() and json.loads(made_by.read_text()) != ours:
         raise ValueError(f"{folder} was encoded by another VAE or drawn from another seed; delete it first")
     made_by.write_text(json.dumps(ours))
-    work = partial(_shard, cfg, weights, folder, seed, pairs)
+    work = partial(_shard, cfg, weights, folder)
     if workers == 0:  # in this process
         for index in range(shards):
             work(index)
@@ -87,9 +128,3 @@ def load_pool(folder: Path) -> tuple[np.ndarray, list[Scene]]:
     files = [f for f in sorted(folder.glob("[0-9]*.npy")) if ".part" not in f.name]
     scenes = [scene_from(s) for f in files for s in json.loads(f.with_suffix(".json").read_text())]
     return np.concatenate([np.load(f) for f in files]), scenes
-
-
-def latent_statistics(latents: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per-channel mean and standard deviation, each (1, c, 1, 1, 1): the codec's `shift` and `scale`."""
-    x = torch.from_numpy(latents[:4096]).float()
-    return x.mean((0, 2, 3, 4), keepdim=True), x.std((0, 2, 3, 4), keepdim=True)

@@ -1,7 +1,7 @@
-"""Train both stages of the video VAE together, on freshly rendered clips.
+"""Train the codecs on freshly rendered clips: the two stages of the video VAE together, or a DC-AE.
 
-Each clip is encoded whole, 17 frames, and a few of its frames are decoded to pixels: the temporal stage sees all of
-time, the costly full-resolution decoder only a sample of it.
+For the VAE each clip is encoded whole, 17 frames, and a few of its frames are decoded to pixels: the temporal stage
+sees all of time, the costly full-resolution decoder only a sample of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
-from opensora_demo.training.worlds import FRAMES, render, sample_scene
+from opensora_demo.training.worlds import FRAMES, SIZE_PX, render, sample_scene
 from opensora_demo.weights import read_state
 
 
@@ -62,12 +63,6 @@ class VaeJob:
             return self.temporal_loss(rng, generator)
         return self.joint_loss(rng, generator)
 
-    def pixel_loss(self, decoded: Tensor, video: Tensor, mask: Tensor) -> tuple[Tensor, float]:
-        d = decoded.float() - video
-        weight = 1 + self.object_weight * mask
-        loss = (weight * (d.abs() + 12 * d.square())).sum() / (3 * weight.sum())
-        return loss, float(-10 * torch.log10(d.detach().square().mean() / 4))
-
     def image_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Two frames of each of many clips through the 2-D stage alone."""
         video, mask = draw_clips(rng, self.batch * 6, 2, self.pairs)
@@ -75,7 +70,7 @@ class VaeJob:
             z = self.model.spatial_vae.encode(video).float()
             noisy = z + 0.1 * torch.randn(z.shape, generator=generator)
             decoded = self.model.spatial_vae.decode(noisy)
-        loss, psnr = self.pixel_loss(decoded, video, mask)
+        loss, psnr = pixel_loss(decoded, video, mask, self.object_weight)
         return loss + self.kl_weight * z.square().mean(), {"psnr": psnr, "z": float(z.detach().std())}
 
     def temporal_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -102,9 +97,60 @@ class VaeJob:
                 mean, log_variance = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
             z = sample_gaussian(mean.float(), log_variance.float(), generator)
             decoded = vae.spatial_vae.decode(vae.temporal_vae.decode(z, video.shape[2])[:, :, keep])
-        loss, psnr = self.pixel_loss(decoded, video[:, :, keep], mask[:, :, keep])
+        loss, psnr = pixel_loss(decoded, video[:, :, keep], mask[:, :, keep], self.object_weight)
         kl = gaussian_kl(mean, log_variance)
         return loss + self.kl_weight * kl, {"psnr": psnr, "kl": float(kl.detach())}
+
+
+@dataclass
+class DcAeJob:
+    """Whole clips through a DC-AE, and now and then lone frames, which it codes in another way. There is no posterior:
+    a little noise on the latents and a weak pull to zero keep them smooth."""
+
+    cfg: DcAeConfig
+    frames: int = 16
+    size_px: int = 128
+    start: tuple[Path, ...] = ()
+    decoder_only: bool = False
+    pairs: float = 0.25
+    batch: int = 4
+    object_weight: float = 3.0
+    latent_noise: float = 0.05
+    pull: float = 1e-4
+    still_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.model = DcAe(self.cfg)
+        for name, p in self.model.named_parameters():
+            if p.ndim > 1 and p.shape[1] > 1:
+                torch.nn.init.orthogonal_(p)
+            elif name.endswith("norm.weight"):  # residual branches start small
+                torch.nn.init.constant_(p, 0.1)
+        if self.start:
+            self.model.load_state_dict(read_state(list(self.start)))
+        if self.decoder_only:
+            self.model.encoder.requires_grad_(False)
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        still = rng.random() < self.still_share
+        count, frames = (4 * self.batch, 1) if still else (self.batch, self.frames)
+        video, mask = draw_clips(rng, count, frames, self.pairs, self.size_px)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.set_grad_enabled(not self.decoder_only):
+                z = self.model.encoder(video).float()
+            noise = torch.randn(z.shape, generator=generator)
+            decoded = self.model.decoder(z + self.latent_noise * z.detach().std() * noise)
+        loss, psnr = pixel_loss(decoded, video, mask, self.object_weight)
+        metrics = {} if still else {"psnr": psnr, "z": float(z.detach().std())}
+        return loss + self.pull * z.square().mean(), metrics
+
+
+def pixel_loss(decoded: Tensor, video: Tensor, mask: Tensor, object_weight: float) -> tuple[Tensor, float]:
+    """L1 + 12 L2, objects weighed more; and the PSNR in dB."""
+    d = decoded.float() - video
+    weight = 1 + object_weight * mask
+    loss = (weight * (d.abs() + 12 * d.square())).sum() / (3 * weight.sum())
+    return loss, float(-10 * torch.log10(d.detach().square().mean() / 4))
 
 
 def encoders(vae: VideoVAE) -> tuple[nn.Module, ...]:
@@ -131,10 +177,10 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def draw_clips(
-    rng: np.random.Generator, count: int, frames: int | None = None, pairs: float = 0.0
+    rng: np.random.Generator, count: int, frames: int | None = None, pairs: float = 0.0, size_px: int = SIZE_PX
 ) -> tuple[Tensor, Tensor]:
     """Fresh clips (b, 3, t, h, w) in [-1, 1] and object masks (b, 1, t, h, w) in [0, 1]; `frames` shortens them,
     `pairs` is the share of clips with two objects."""
     scenes = [sample_scene(rng, pairs=pairs) for _ in range(count)]
-    clips, masks = zip(*(render(s, frames=frames or FRAMES) for s in scenes), strict=True)
+    clips, masks = zip(*(render(s, frames or FRAMES, size_px) for s in scenes), strict=True)
     return to_video(np.stack(clips)), torch.from_numpy(np.stack(masks)).float()[:, None] / 255

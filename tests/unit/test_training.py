@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from opensora_demo.catalog.nano import CODEC, NETWORK, TEXT
+from opensora_demo.bundle import build_codec
+from opensora_demo.catalog import ModelSpec
+from opensora_demo.catalog.nano import CODEC, NANO, NANO_DIT, NANO_MMDIT, NETWORK, TEXT
+from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.training import pool
 from opensora_demo.training.adherence import format_table, held_out_prompts, reader_table, score
+from opensora_demo.training.captions import build_tokenizer
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import LoopConfig, learning_rate, load_ema, train
 from opensora_demo.training.muon import Muon, orthogonalise
 from opensora_demo.training.reader import ATTRIBUTES, halves, load_reader, read_clips
-from opensora_demo.training.train_dit import Started, TextToVideo, draw_times, read_words
-from opensora_demo.training.train_dit import grow as grow_dit
-from opensora_demo.training.train_vae import VaeJob
+from opensora_demo.training.recipes import RECIPES
+from opensora_demo.training.train_network import (
+    Batch,
+    DiTJob,
+    MMDiTJob,
+    NetworkJob,
+    Started,
+    STDiT3Job,
+    TextToVideo,
+    draw_times,
+    read_words,
+)
+from opensora_demo.training.train_network import grow as grow_network
+from opensora_demo.training.train_vae import DcAeJob, VaeJob
 from opensora_demo.training.train_vae import grow as grow_vae
 from opensora_demo.training.worlds import Scene, path, render, sample_scene
 
@@ -91,6 +107,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert load_ema(tmp_path, LineJob().model)["step"] == 60
     train(LineJob, config(tmp_path, steps=60))  # a finished run is left alone
     assert load_ema(tmp_path, LineJob().model)["step"] == 60
+
+
+class BrokenJob(LineJob):
+    """One batch in four has no finite gradient."""
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        loss, metrics = super().loss(rng, generator, step)
+        return (loss * float("nan") if step % 4 == 1 else loss), metrics
+
+
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path) -> None:
+    train(BrokenJob, config(tmp_path, steps=200, cooldown=80))
+    job = LineJob()
+    load_ema(tmp_path, job.model)
+    assert float(job.loss(np.random.default_rng(0), torch.Generator().manual_seed(1), 0)[0].detach()) < 0.05
 
 
 @pytest.mark.slow
@@ -192,17 +223,107 @@ def test_embeddings_go_with_their_words(tmp_path: Path) -> None:
     torch.manual_seed(1)
     tiny = replace(NETWORK, width=32, depth=1, heads=2, text_channels=32)
     text = replace(TEXT, vocabulary=8, width=32, heads=2, head_width=16, hidden=32)
-    before = TextToVideo(replace(tiny, max_tokens=8), replace(text, max_tokens=8), old)
-    save_shards(before.dit.state_dict(), [tmp_path / "dit.safetensors"], {})
-    save_shards(before.text.state_dict(), [tmp_path / "text.safetensors"], {})
-    start = Started(network=(tmp_path / "dit.safetensors",), text=(tmp_path / "text.safetensors",), tokenizer=old)
-    after = TextToVideo(replace(tiny, max_tokens=16), replace(text, max_tokens=16, vocabulary=12), new)
-    grow_dit(after, start, new)
+    spec = replace(NANO, network=replace(tiny, max_tokens=8), text=replace(text, max_tokens=8))
+    before = TextToVideo(spec, old)
+    parts = before.parts()
+    for name, part in parts.items():
+        save_shards(part.state_dict(), [tmp_path / name], {})
+    start = Started(parts={name: (tmp_path / name,) for name in parts}, tokenizer=old)
+    grown = replace(spec, network=replace(tiny, max_tokens=16), text=replace(text, max_tokens=16, vocabulary=12))
+    after = TextToVideo(grown, new)
+    with torch.no_grad():
+        grow_network(after, start, new)
     assert after.null.shape == (16, 32)
-    torch.testing.assert_close(after.null[:8], before.dit.y_embedder.y_embedding, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(after.null[:8], before.null, atol=1e-3, rtol=1e-2)
     was, now = before.text(["red ball"]).y, after.text(["red ball"]).y
     torch.testing.assert_close(now, was, atol=5e-3, rtol=1e-2)
     torch.testing.assert_close(after.text(["red sphere"]).y, now)
+
+
+def tiny_job(spec: ModelSpec, kind: type[NetworkJob], folder: Path, **changes: object) -> NetworkJob:
+    """A job over six random latents, with the small network of `spec`."""
+    build_tokenizer(str(folder / "tokenizer.json"), ("fps", "8"))
+    codec = build_codec(spec.codec)
+    size = codec.latent_size(spec.limits.default_frames, *spec.limits.sizes_px[0])  # type: ignore[operator]
+    lone = isinstance(spec.codec, DcAeConfig)
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng, fps=8) for _ in range(6)]
+    (folder / "0000.json").write_text(json.dumps([asdict(s) for s in scenes]))
+    latents = rng.normal(size=(6, codec.latent_channels, size[0] + lone, *size[1:]))  # type: ignore[operator]
+    np.save(folder / "0000.npy", latents.astype(np.float16))
+    torch.manual_seed(0)
+    zero, one = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
+    return kind(spec, folder / "tokenizer.json", folder, zero, one, batch=3, lone=lone, **changes)  # type: ignore[arg-type]
+
+
+KINDS = ((NANO, STDiT3Job), (NANO_DIT, DiTJob), (NANO_MMDIT, MMDiTJob))
+
+
+@pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
+def test_every_part_of_a_network_learns(spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path) -> None:
+    job = tiny_job(spec, kind, tmp_path, reference_share=0.5, caption_dropout=0.3)
+    for p in job.model.parameters():  # zeros at the ends would stop gradients
+        p.data += 0.02 * torch.randn_like(p)
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(3):
+        loss, _ = job.loss(np.random.default_rng(seed), generator, 0)
+        loss.backward()
+    grads = {name: p.grad for name, p in job.model.named_parameters() if name != "dit.rope.freqs"}
+    still = [name for name, grad in grads.items() if grad is None or not grad.abs().sum() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
+def test_a_network_that_is_right_has_no_loss(
+    spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job asks for what its sampler takes: a network that says exactly that is at zero."""
+    job = tiny_job(spec, kind, tmp_path, reference_share=0.5, bfloat16=False)
+    seen: list[Batch] = []
+    draw = job.draw
+    monkeypatch.setattr(job, "draw", lambda *args, **named: seen.append(draw(*args, **named)) or seen[-1])
+
+    def right(x: Tensor, *args: object, **named: object) -> Tensor:
+        batch = seen[-1]
+        x0 = batch.x0.clone()
+        if kind is DiTJob:  # the noise, and the smallest variance
+            return torch.cat([batch.noise, -torch.ones_like(batch.noise)], dim=1)
+        if kind is MMDiTJob:
+            assert batch.lone is not None
+            x0[batch.given, :, 0] = batch.lone[batch.given, :, 0]
+            return batch.noise - x0
+        return x0 - batch.noise
+
+    monkeypatch.setattr(job.model.dit, "forward", right)
+    loss, _ = job.loss_of(
+        job.draw(np.random.default_rng(1), torch.Generator().manual_seed(1), False), torch.Generator()
+    )
+    assert float(loss) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_training_a_dc_ae_lowers_its_loss() -> None:
+    config = replace(NANO_MMDIT.codec, widths=(16, 32, 64, 64), latent_channels=16)  # type: ignore[type-var]
+    job = DcAeJob(config, frames=8, size_px=128, batch=1, still_share=0.0)  # type: ignore[arg-type]
+    optimiser = Muon(job.model.named_parameters(), lr=2e-3)
+    curve = []
+    for step in range(12):
+        loss, metrics = job.loss(np.random.default_rng(step), torch.Generator().manual_seed(step), step)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        curve.append(float(loss.detach()))
+    assert curve[-1] < 0.7 * curve[0]
+    assert metrics["psnr"] > 8
+
+
+def test_lone_frames_come_first_where_a_codec_is_not_causal() -> None:
+    torch.manual_seed(0)
+    codec = DcAe(NANO_MMDIT.codec).eval()  # type: ignore[arg-type]
+    video = torch.rand(1, 3, 8, 64, 64) * 2 - 1
+    latents = pool.raw_latents(codec, video)
+    assert latents.shape[2] == 1 + 2
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(latents[:, :, :1], codec.encode(video[:, :, 3:4]).float())
 
 
 def test_evaluation_prompts_are_the_same_every_time() -> None:
@@ -224,17 +345,26 @@ def test_times_cover_the_noisy_end() -> None:
 def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "SHARD", 2)
     torch.manual_seed(0)
-    weights = tmp_path / "vae.pt"
-    torch.save(VideoVAE(CODEC).state_dict(), weights)
-    pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
+    weights = (tmp_path / "vae.safetensors",)
+    save_file(VideoVAE(CODEC).state_dict(), weights[0])
+    cfg = pool.PoolConfig(codec=CODEC, frames=17, size_px=64, seed=1, pairs=0.0)
+    pool.build_pool(cfg, weights, tmp_path / "pool", shards=1, workers=0)
     latents, scenes = pool.load_pool(tmp_path / "pool")
     assert latents.shape == (2, 16, 5, 8, 8)
     assert latents.dtype == np.float16
     assert len(scenes) == 2
     assert scenes[0] == sample_scene(np.random.default_rng((1, 0)))
-    pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)  # goes on
+    pool.build_pool(cfg, weights, tmp_path / "pool", shards=1, workers=0)  # goes on
     with pytest.raises(ValueError, match="another VAE or drawn from another seed"):
-        pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=2, workers=0)
-    torch.save(VideoVAE(CODEC).state_dict(), weights)
+        pool.build_pool(replace(cfg, fps=8), weights, tmp_path / "pool", shards=1, workers=0)
+    save_file(VideoVAE(CODEC).state_dict(), weights[0])
     with pytest.raises(ValueError, match="another VAE"):
-        pool.build_pool(CODEC, weights, tmp_path / "pool", shards=1, seed=1, workers=0)
+        pool.build_pool(cfg, weights, tmp_path / "pool", shards=1, workers=0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_makes_its_model(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.spec.id == name
+    assert recipe.stages[-3:] == ("dit", "export", "score") or "reader" in recipe.stages
+    assert (recipe.vae is not None) == recipe.own_codec

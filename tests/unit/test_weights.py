@@ -13,7 +13,7 @@ from torch import nn
 from opensora_demo.catalog import MODELS, NANO
 from opensora_demo.catalog.nano import FILES
 from opensora_demo.errors import WeightsError
-from opensora_demo.training.export import save_shards
+from opensora_demo.training.export import add_metadata, save_shards
 from opensora_demo.weights import ASSETS, load_module, missing_files, read_metadata
 
 
@@ -29,6 +29,25 @@ def test_loads_what_was_saved(tmp_path: Path) -> None:
     assert not loaded.training
     assert not loaded.weight.requires_grad
     assert read_metadata(tmp_path / "a")["step"] == "7"
+
+
+def test_matrices_are_kept_in_8_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Conv2d(32, 24, 3)
+    module.weight.data[3] *= 100  # rows have scales of their own
+    save_shards(module.state_dict(), [tmp_path / "a"], {})
+    assert (tmp_path / "a").stat().st_size < 1.1 * module.weight.numel() + 600
+    loaded = load_module(lambda: nn.Conv2d(32, 24, 3), [tmp_path / "a"], "test")
+    error = (loaded.weight - module.weight).detach().flatten(1).abs().amax(1) / module.weight.detach().flatten(
+        1
+    ).abs().amax(1)
+    assert float(error.max()) < 0.5 / 127 + 1e-4
+    add_metadata(tmp_path / "a", {"more": "1"})
+    again = load_module(lambda: nn.Conv2d(32, 24, 3), [tmp_path / "a"], "test")
+    torch.testing.assert_close(again.weight, loaded.weight, atol=0, rtol=0)
+    save_file({"weight.int8_scale": torch.ones(24)}, tmp_path / "b")
+    with pytest.raises(WeightsError, match="has no 8-bit tensor"):
+        load_module(lambda: nn.Conv2d(32, 24, 3), [tmp_path / "b"], "test")
 
 
 def test_wrong_files_are_told_apart(tmp_path: Path) -> None:

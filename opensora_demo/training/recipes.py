@@ -1,0 +1,71 @@
+"""How each embedded model is made: its stages, and the numbers of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opensora_demo.catalog import ModelSpec
+from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
+from opensora_demo.training.train_network import DiTJob, MMDiTJob, NetworkJob, STDiT3Job
+
+STAGES = ("vae", "pool", "decoder", "dit", "reader", "export", "score")
+PAIRS = 0.25  # share of training clips with two objects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageNumbers:
+    """`steps` ends a stage, the last `cooldown` of them lower the learning rate to zero. `batch` is of all workers
+    together."""
+
+    steps: int
+    cooldown: int
+    lr: float
+    ema_decay: float
+    batch: int
+    drops: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """`own_codec` False takes the codec, its shift and its scale from nano's exported files. `fps` is the one frame
+    rate of the pool (None: many), `extra_words` what the tokenizer knows beside the grammar."""
+
+    spec: ModelSpec
+    job: type[NetworkJob]
+    dit: StageNumbers
+    vae: StageNumbers | None = None
+    decoder: StageNumbers | None = None
+    reader: StageNumbers | None = None
+    own_codec: bool = True
+    fps: int | None = None
+    extra_words: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        own = {"vae": self.vae, "decoder": self.decoder, "reader": self.reader}
+        return tuple(stage for stage in STAGES if own.get(stage, self) is not None)
+
+
+_DIT = StageNumbers(steps=9600, cooldown=3200, lr=4e-3, ema_decay=0.998, batch=64)
+_DECODER = StageNumbers(steps=3000, cooldown=2600, lr=7e-4, ema_decay=0.995, batch=8)
+
+RECIPES: Mapping[str, Recipe] = {
+    "nano": Recipe(
+        spec=NANO,
+        job=STDiT3Job,
+        vae=StageNumbers(steps=4400, cooldown=2300, lr=1.5e-3, ema_decay=0.995, batch=8, drops=((1120, 1 / 2),)),
+        decoder=_DECODER,
+        dit=_DIT,
+        reader=StageNumbers(steps=1200, cooldown=700, lr=2.5e-3, ema_decay=0.99, batch=16),
+    ),
+    "nano-dit": Recipe(spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8),
+    "nano-mmdit": Recipe(
+        spec=NANO_MMDIT,
+        job=MMDiTJob,
+        vae=StageNumbers(steps=5000, cooldown=3000, lr=1.5e-3, ema_decay=0.995, batch=8),
+        decoder=_DECODER,
+        dit=_DIT,
+        extra_words=("fps", *(str(n) for n in range(1, 31))),
+    ),
+}
