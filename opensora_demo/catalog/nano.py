@@ -74,10 +74,10 @@ NANO = ModelSpec(
     network=NETWORK,
     codec=CODEC,
     text=TEXT,
-    sampler=RectifiedFlowConfig(),
+    sampler=RectifiedFlowConfig(ratio=2.0, order=2),
     weights=FILES,
     limits=Limits(
-        steps=Range(low=1, high=100, default=30),
+        steps=Range(low=1, high=100, default=16),
         guidance=Range(low=0, high=15, default=4, step=0.5),
         fps=Range(low=4, high=24, default=8),
         frames=(1, 5, 9, 13, 17),
@@ -165,7 +165,7 @@ NANO_MMDIT = ModelSpec(
         pad="<pad>",
         unknown="<unk>",
     ),
-    sampler=RectifiedFlowConfig(shift="2.0"),
+    sampler=RectifiedFlowConfig(shift="2.0", order=2),
     weights=WeightFiles(
         folder="nano-mmdit",
         embedded=True,
@@ -178,7 +178,7 @@ NANO_MMDIT = ModelSpec(
         preview="preview.safetensors",
     ),
     limits=Limits(
-        steps=Range(low=1, high=100, default=30),
+        steps=Range(low=1, high=100, default=16),
         guidance=Range(low=0, high=15, default=4, step=0.5),
         fps=Range(low=4, high=24, default=8),
         frames=(1, 8, 12, 16),

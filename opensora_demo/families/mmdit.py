@@ -129,7 +129,7 @@ class MMDiTFamily:
 
     def times(self, steps: int, size: tuple[int, int, int]) -> tuple[float, ...]:
         if self.sampler.shift == "none":
-            return flow_times(steps)
+            return flow_times(steps, self.sampler.ratio)
         if self.sampler.shift != "2.0":
             raise ValueError(f"MMDiT has no timestep transform {self.sampler.shift}")
         tokens = size[1] * size[2] // self.network.cfg.patch**2
@@ -160,4 +160,4 @@ class MMDiTFamily:
             predictions = self.predictions(x, t, condition, needed(weights), shared=index == 0 and len(x) > 1)
             return combine(predictions, weights)
 
-        yield from sample(velocity, noise, times)
+        yield from sample(velocity, noise, times, order=self.sampler.order)

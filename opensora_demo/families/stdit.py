@@ -273,7 +273,7 @@ class STDiTFamily:
             case "1.3":
                 return flow_times(request.steps, shift_v13(shape.height_px, shape.width_px, shape.frames))
             case "none":
-                return flow_times(request.steps)
+                return flow_times(request.steps, self.sampler.ratio)
             case other:
                 raise ValueError(f"STDiT has no timestep transform {other}")
 
@@ -304,6 +304,7 @@ class STDiTFamily:
             lambda x, t, i, flags: self.velocity(x, t, i, condition, flags),
             x,
             self.times(request),
+            order=self.sampler.order,
             frame_mask=frame_mask,
             given=given,
             draw=draw,

@@ -8,11 +8,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RectifiedFlowConfig:
-    """Euler steps along a flow. `shift` names the timestep transform of an Open-Sora version; "none" is even times.
+    """Steps along a flow. `shift` names the timestep transform of an Open-Sora version; "none" takes `ratio`
+    (1: even times, more: more steps near the noise).
 
+    `order` 1 is Euler, as published; 2 the two-step Adams-Bashforth rule, which needs about half as many steps.
     `rescale` draws the spread of the guided velocity back (0.7 in 1.3, for text to video)."""
 
     shift: Literal["none", "1.2", "1.3", "2.0"] = "none"
+    ratio: float = 1.0
+    order: Literal[1, 2] = 1
     rescale: float = 0.0
 
 

@@ -128,7 +128,7 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
                 if p.grad is not None:
                     p.grad *= cfg.clip / norm
         optimiser.set_lr(learning_rate(cfg, step))
-        if math.isfinite(norm):  # bfloat16 convolutions of latents of 2 x 2 have given infinite gradients
+        if math.isfinite(norm):
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         step += 1

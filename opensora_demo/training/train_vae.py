@@ -135,7 +135,8 @@ class DcAeJob:
         still = rng.random() < self.still_share
         count, frames = (4 * self.batch, 1) if still else (self.batch, self.frames)
         video, mask = draw_clips(rng, count, frames, self.pairs, self.size_px)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        # In bfloat16 the gradients of convolutions over fewer places than their kernel has are not finite.
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not still):
             with torch.set_grad_enabled(not self.decoder_only):
                 z = self.model.encoder(video).float()
             noise = torch.randn(z.shape, generator=generator)

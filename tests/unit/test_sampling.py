@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -24,6 +25,43 @@ def test_euler_lands_on_the_target_of_a_straight_flow(steps: int, ratio: float) 
     torch.testing.assert_close(done[-1].x, target.expand_as(noise), atol=1e-5, rtol=1e-4)
     for step in done:  # the estimate is right from the first step
         torch.testing.assert_close(step.x0, target.expand_as(noise), atol=1e-5, rtol=1e-4)
+
+
+def curved(x: Tensor, t: float, index: int, mask: Tensor | None) -> Tensor:
+    """dx/dt = x cos(3 t): from x(1) the solution ends at x(1) exp(-sin(3) / 3)."""
+    return x * math.cos(3 * t)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+def test_the_second_order_converges_twice_as_fast(ratio: float) -> None:
+    start = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
+
+    def error(steps: int, order: int) -> float:
+        end = list(sample(curved, start, flow_times(steps, ratio), order=order))[-1].x
+        return abs(float(end) - math.exp(-math.sin(3) / 3))
+
+    assert error(40, 1) / error(80, 1) == pytest.approx(2, rel=0.1)
+    assert error(40, 2) / error(80, 2) == pytest.approx(4, rel=0.2)
+    assert error(16, 2) < error(30, 1)
+
+
+def test_a_frame_that_starts_late_starts_with_eulers_step() -> None:
+    """Its velocity of the step before was that of a given frame."""
+    noise = torch.zeros(1, 1, 2, 1, 1)
+    mask, times = torch.tensor([[0.5, 1.0]]), flow_times(4)
+    drift = [1.0, 5.0, 2.0, 7.0]
+    done = list(
+        sample(
+            lambda x, t, i, m: torch.full_like(x, drift[i]),
+            noise,
+            times,
+            order=2,
+            frame_mask=mask,
+            draw=lambda: torch.zeros(1, 1, 2, 1, 1),
+        )
+    )
+    assert float(done[2].x[0, 0, 0] - done[1].x[0, 0, 0]) == pytest.approx(-0.25 * drift[2])
+    assert float(done[2].x[0, 0, 1] - done[1].x[0, 0, 1]) == pytest.approx(-0.25 * (1.5 * drift[2] - 0.5 * drift[1]))
 
 
 def test_times_fall_from_one_to_zero() -> None:
