@@ -62,6 +62,16 @@ def to_frames(video: Tensor) -> Frames:
     )
 
 
+def without_copies(frames: Frames, request: GenerationRequest, copies: int) -> Frames:
+    """A given frame is encoded alone, but its latent fills a whole group where the codec is not causal: of the group's
+    equal frames one is kept, as in Open-Sora 2.0."""
+    if len(frames) == 1:
+        return frames
+    first = copies if request.reference is not None else 0
+    last = copies if request.last_frame is not None else 0
+    return frames[first : len(frames) - last]
+
+
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Nothing may be yielded inside."""
@@ -131,7 +141,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
                     raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
                 chunks.append(to_frames(part[0]))
                 check()
-        frames = np.concatenate(chunks)
+        frames = without_copies(np.concatenate(chunks), request, bundle.codec.copies)
         seconds["decode"] += time.perf_counter() - clock
         clips.append(Clip(frames=frames, request=replace(request, guidance=(request.guidance[row],))))
         yield Decoding(done=row + 1, total=rows)

@@ -21,6 +21,11 @@ class Codec(Protocol):
     @property
     def latent_channels(self) -> int: ...
 
+    @property
+    def copies(self) -> int:
+        """How many frames beside itself a lone frame's latent stands for within a clip: none where coding is causal."""
+        ...
+
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """(t', h', w') of a clip's latents."""
         ...

@@ -99,6 +99,10 @@ class HunyuanVAE(nn.Module):
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
 
+    @property
+    def copies(self) -> int:
+        return 0
+
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         space = self.cfg.space_factor
         return (frames - 1) // self.cfg.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1

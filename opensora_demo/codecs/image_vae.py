@@ -73,6 +73,10 @@ class ImageVAE(nn.Module):
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
 
+    @property
+    def copies(self) -> int:
+        return 0
+
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """(t, h', w'): time is left as it is."""
         return frames, height_px // self.cfg.space_factor, width_px // self.cfg.space_factor

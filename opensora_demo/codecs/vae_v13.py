@@ -260,6 +260,10 @@ class VaeV13(nn.Module):
         return self.cfg.latent_channels
 
     @property
+    def copies(self) -> int:
+        return 0
+
+    @property
     def _chunk_latents(self) -> int:
         assert self.cfg.chunk_frames is not None
         return (self.cfg.chunk_frames - 1) // self.cfg.time_factor + 1

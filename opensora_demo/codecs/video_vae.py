@@ -48,6 +48,10 @@ class VideoVAE(nn.Module):
     def latent_channels(self) -> int:
         return self.cfg.temporal.latent_channels
 
+    @property
+    def copies(self) -> int:
+        return 0
+
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """(t', h', w') of a clip's latents: every chunk is padded to a multiple of the time factor by itself."""
         chunk, factor = self.cfg.chunk_frames, self.cfg.temporal.time_factor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from opensora_demo.bundle import ModelBundle
 from opensora_demo.pipeline import run
 from opensora_demo.training.captions import caption
 from opensora_demo.training.reader import ATTRIBUTES, Reader, read_clips
-from opensora_demo.training.worlds import Scene, is_held_out, render, sample_scene
-from opensora_demo.types import Frames, parse_request
+from opensora_demo.training.worlds import FRAMES, SIZE_PX, Scene, is_held_out, render, sample_scene
+from opensora_demo.types import MAX_COMPARED, Frames, parse_request
 
 EVAL_SEED = 20_000_003  # training draws its scenes from other seeds
 
@@ -39,6 +40,22 @@ def held_out_prompts(
     return [(scene, caption(scene, rng, chinese=chinese)) for scene in scenes]
 
 
+def clips_at(
+    bundle: ModelBundle, raw: Mapping[str, Any], guidance: Sequence[float], reference: Frames | None = None
+) -> dict[float, Frames]:
+    """One clip of the request `raw` (with its seed) for each scale, all from the same noise."""
+    made: dict[float, Frames] = {}
+    for at in range(0, len(guidance), MAX_COMPARED):
+        request = parse_request(
+            {**raw, "guidance": list(guidance[at : at + MAX_COMPARED])},
+            model_id=bundle.spec.id,
+            limits=bundle.spec.limits,
+            reference=reference,
+        )
+        made |= {clip.request.guidance[0]: clip.frames for clip in run(bundle, request).clips}
+    return made
+
+
 def run_trials(
     bundle: ModelBundle,
     count: int,
@@ -51,16 +68,10 @@ def run_trials(
     chinese: float = 0.0,
 ) -> Iterator[Trial]:
     """Generate: all scales of a prompt share its noise."""
-    limits = bundle.spec.limits
-    prompts = held_out_prompts(count, fps or int(limits.fps.default), seed, pairs=pairs, chinese=chinese)
+    prompts = held_out_prompts(count, fps or int(bundle.spec.limits.fps.default), seed, pairs=pairs, chinese=chinese)
     for index, (scene, prompt) in enumerate(prompts):
-        request = parse_request(
-            {"prompt": prompt, "guidance": list(guidance), "steps": steps, "fps": scene.fps, "seed": index},
-            model_id=bundle.spec.id,
-            limits=limits,
-        )
-        clips = run(bundle, request).clips
-        yield Trial(scene=scene, prompt=prompt, seed=index, clips={c.request.guidance[0]: c.frames for c in clips})
+        raw = {"prompt": prompt, "steps": steps, "fps": scene.fps, "seed": index}
+        yield Trial(scene=scene, prompt=prompt, seed=index, clips=clips_at(bundle, raw, guidance))
 
 
 def score(reader: Reader, pairs: list[tuple[Scene, Frames]]) -> dict[str, float]:
@@ -91,11 +102,21 @@ def adherence_table(reader: Reader, trials: list[Trial]) -> dict[str, dict[str, 
     return rows
 
 
-def reader_table(reader: Reader, count: int, seed: int = EVAL_SEED + 1, pairs: float = 0.0) -> dict[str, float]:
-    """The reader's own accuracy on rendered clips that it never saw, over every frame rate, size and speed."""
+def reader_table(
+    reader: Reader,
+    count: int,
+    seed: int = EVAL_SEED + 1,
+    pairs: float = 0.0,
+    *,
+    fps: int | None = None,
+    frames: int = FRAMES,
+    size_px: int = SIZE_PX,
+) -> dict[str, float]:
+    """The reader's own accuracy on rendered clips that it never saw, of every object size and speed; `fps` None is of
+    every frame rate."""
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng, held_out=None, pairs=pairs) for _ in range(count)]
-    return score(reader, [(s, render(s)[0]) for s in scenes])
+    scenes = [sample_scene(rng, held_out=None, fps=fps, pairs=pairs) for _ in range(count)]
+    return score(reader, [(s, render(s, frames, size_px)[0]) for s in scenes])
 
 
 def format_table(rows: dict[str, dict[str, float]]) -> str:

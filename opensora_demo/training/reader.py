@@ -8,13 +8,15 @@ time, after the layout of the mask has said which halves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opensora_demo.training.worlds import ARRANGEMENTS, BACKGROUNDS, COLOURS, FRAMES, MOTIONS, SHAPES, Scene
@@ -217,28 +219,63 @@ def load_reader(file: Path = READER_FILE) -> Reader:
 
 
 _SEEN_AREA = 0.004  # of the frame: about 16 of 4096 pixels
+MIN_FRAMES = 8  # fewer show too little of a motion
+
+
+def at_reading_size(clip: Frames) -> Frames:
+    """A square clip (t, h, h, 3) uint8 as the reader sees it, (t, 64, 64, 3): area averages where it is larger.
+
+    Raises ValueError for fewer than 8 frames and for sides that are no multiple of 64.
+    """
+    frames, height_px, width_px = clip.shape[:3]
+    if frames < MIN_FRAMES or height_px != width_px or height_px == 0 or height_px % SIZE_PX:
+        raise ValueError(
+            f"the reader reads {FRAMES} frames, or another number from {MIN_FRAMES} up, of squares whose side is a "
+            f"multiple of {SIZE_PX}, not {clip.shape}"
+        )
+    if height_px == SIZE_PX:
+        return clip
+    means = reduce(clip.astype(np.float32), "t (h i) (w j) c -> t h w c", "mean", h=SIZE_PX, w=SIZE_PX)
+    return (means + 0.5).astype(np.uint8)
+
+
+def _outputs(reader: Reader, clips: Sequence[Frames], batch: int) -> Iterator[tuple[ReaderOutput, list[int]]]:
+    """The network's answers, a batch of clips of one length at a time, and which of `clips` they belong to."""
+    shrunk = [at_reading_size(clip) for clip in clips]
+    for frames in sorted({len(clip) for clip in shrunk}):
+        alike = [i for i, clip in enumerate(shrunk) if len(clip) == frames]
+        for at in range(0, len(alike), batch):
+            chosen = alike[at : at + batch]
+            video = torch.from_numpy(np.stack([shrunk[i] for i in chosen])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            yield reader(video), chosen
 
 
 @torch.inference_mode()
-def read_clips(reader: Reader, clips: list[Frames], batch: int = 16) -> list[Reading]:
-    """Read clips (17, 64, 64, 3) uint8. Raises ValueError for another size: the reader was trained on this one."""
-    readings: list[Reading] = []
-    for clip in clips:
-        if clip.shape != (FRAMES, SIZE_PX, SIZE_PX, 3):
-            raise ValueError(f"the reader reads {FRAMES} frames of {SIZE_PX} x {SIZE_PX}, not {clip.shape}")
-    for at in range(0, len(clips), batch):
-        video = torch.from_numpy(np.stack(clips[at : at + batch])).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        out = reader(video)
-        for i in range(len(video)):
+def read_clips(reader: Reader, clips: Sequence[Frames], batch: int = 16) -> list[Reading]:
+    """Read clips (t, h, h, 3) uint8 of 8 frames or more, each side a multiple of 64 (larger ones are averaged down).
+
+    The reader was trained on 17 frames. Raises ValueError for another size.
+    """
+    readings: dict[int, Reading] = {}
+    for out, chosen in _outputs(reader, clips, batch):
+        for i, which in enumerate(chosen):
             arrangement = ARRANGEMENTS[int(out.arrangement[i].argmax())]
-            readings.append(
-                Reading(
-                    background=BACKGROUNDS[int(out.background[i].argmax())],
-                    arrangement=arrangement,
-                    objects=tuple(_sight(out, i, k) for k in range(1 if arrangement == "alone" else 2)),
-                )
+            readings[which] = Reading(
+                background=BACKGROUNDS[int(out.background[i].argmax())],
+                arrangement=arrangement,
+                objects=tuple(_sight(out, i, k) for k in range(1 if arrangement == "alone" else 2)),
             )
-    return readings
+    return [readings[i] for i in range(len(clips))]
+
+
+@torch.inference_mode()
+def find_objects(reader: Reader, clips: Sequence[Frames], batch: int = 16) -> list[NDArray[np.float32]]:
+    """How likely each pixel of a clip is not background: (t, 64, 64) in 0..1, for clips as `read_clips` takes them."""
+    found: dict[int, NDArray[np.float32]] = {}
+    for out, chosen in _outputs(reader, clips, batch):
+        likely = F.interpolate(out.mask.sigmoid(), size=(SIZE_PX, SIZE_PX), mode="bilinear")
+        found |= {which: likely[i].numpy() for i, which in enumerate(chosen)}
+    return [found[i] for i in range(len(clips))]
 
 
 def _sight(out: ReaderOutput, i: int, k: int) -> Sight:

@@ -102,14 +102,14 @@ def grow(both: TextToVideo, start: Started, tokenizer: Path) -> None:
 
 
 def draw_times(count: int, generator: torch.Generator, mean: float) -> Tensor:
-    """Times (count) in (0, 1): half logit-normal (Esser et al., 2024), half uniform and shifted by 2 towards noise.
+    """Times (count) in (0, 1): a third logit-normal (Esser et al., 2024), the rest uniform and shifted by 4 towards noise.
 
     Where an object goes is decided in the noisiest steps, which a logit-normal alone hardly visits.
     """
     middle = torch.sigmoid(torch.randn(count, generator=generator) + mean)
     u = torch.rand(count, generator=generator)
-    noisy = torch.rand(count, generator=generator) < 0.5
-    return torch.where(noisy, shift_time(u, 2.0), middle)
+    noisy = torch.rand(count, generator=generator) < 2 / 3
+    return torch.where(noisy, shift_time(u, 4.0), middle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ class Recorder:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.latent_channels = codec.latent_channels
+        self.copies = codec.copies
         self.latent_size = codec.latent_size
         self.encode = codec.encode
         self.given: list[Tensor] = []
@@ -239,6 +240,16 @@ def test_given_frames_are_kept_exactly(name: str) -> None:
         assert not torch.equal(tail[row, :, 0], first)
         assert torch.equal(loop[row, :, 0], first)
         assert torch.equal(loop[row, :, -1], last)
+
+
+def test_the_copies_of_a_given_frame_are_cut_off() -> None:
+    """A lone frame fills a group of four where the codec is not causal; one of them is shown, as in 2.0."""
+    causal, grouped = built("debug-2.0"), built("debug-2.0-dcae")
+    assert run(causal, ask(causal.spec, frames=17, first=True)).clips[0].frames.shape[0] == 17
+    for ends, frames in (({}, 16), ({"first": True}, 13), ({"first": True, "last": True}, 10)):
+        made = run(grouped, ask(grouped.spec, frames=16, **ends)).clips[0].frames
+        assert made.shape[0] == frames
+    assert run(grouped, ask(grouped.spec, frames=1, first=True)).clips[0].frames.shape[0] == 1
 
 
 @pytest.mark.parametrize("name", ["debug-1.1", "debug-1.2"])
