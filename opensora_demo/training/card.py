@@ -276,9 +276,8 @@ def _steps(table: Table, plot: bool) -> list[str]:
     return [
         "## Steps",
         "",
-        f"Share of clips with all four right, {table['prompts']} prompts, uncertain by {_margin(table['prompts'])} points (95 %)."
-        + said
-        + distance,
+        f"Share of clips with all four right, {table['prompts']} prompts, uncertain by {_margin(table['prompts'])} "
+        "points (95 %)." + said + distance,
         "",
         *_rows(("steps", *counts), rows),
         *(["![Adherence and distance over steps](steps.png)", ""] if plot else []),
