@@ -27,7 +27,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, INK, GREY = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#222222", "#8a8a8a"
 )  # fmt: skip
 LINES = (BLUE, ORANGE, GREEN, PURPLE, SKY)
-WIDTH_IN, HEIGHT_IN, DPI = 8.4, 2.9, 100
+WIDTH_IN, HEIGHT_IN, DPI = 8.4, 2.9, 96
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -172,7 +172,10 @@ def smoothed(values: Sequence[float], width: float) -> NDArray[np.float64]:
 
 
 def training_plot(logs: Mapping[str, Path], file: Path, metrics: Sequence[str] = ("loss", "psnr")) -> None:
-    """Curves of one or more runs (name -> log.jsonl), each metric that a run has in a panel of its own."""
+    """Curves of one or more runs (name -> log.jsonl), each metric that a run has in a panel of its own.
+
+    The thin line is medians of at most 40 groups of records, the thick one is smoothed.
+    """
     runs = {name: read_log(log) for name, log in logs.items()}
     panels = [
         (name, metric, records)
@@ -187,11 +190,13 @@ def training_plot(logs: Mapping[str, Path], file: Path, metrics: Sequence[str] =
             steps = [s for s, record in records.items() if metric in record]
             values = [records[s][metric] for s in steps]
             smooth = smoothed(values, len(values) / 40)
-            axes.plot(steps, values, color=SKY, linewidth=0.7, alpha=0.6)
+            groups = np.array_split(np.arange(len(values)), min(len(values), 40))
+            thin = [float(np.median([values[i] for i in group])) for group in groups]
+            axes.plot([steps[group[-1]] for group in groups], thin, color=SKY, linewidth=0.8)
             axes.plot(steps, smooth, color=BLUE)
             axes.set_title(f"{name}: {'PSNR, dB' if metric == 'psnr' else metric}")
             axes.set_xlabel("step")
-            low, high = np.percentile(values, (1, 99))  # a few records would flatten the rest
+            low, high = np.percentile(thin, (1, 99))  # a few records would flatten the rest
             axes.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
 
 
@@ -208,7 +213,7 @@ def fps_plot(table: Mapping[str, Any], file: Path) -> None:
             left.errorbar(beside, means, _column(rows, "std"), fmt="o-", color=colour, elinewidth=1, capsize=2)
             ends.append((f"{speed} ({nominal:g})", nominal, colour))
         left.set_title("speed, px a second, with standard deviation")
-        left.set_ylim(0, max(table["nominal"].values()) * 1.6)
+        left.set_ylim(0, max(1.3 * max(table["nominal"].values()), 1.05 * left.dataLim.y1))
         _label_ends(left, ends)
         ends = []
         for name, key, colour in (("model", "ratio", BLUE), ("rendered", "rendered ratio", GREY)):
@@ -294,7 +299,8 @@ def contact_sheet(clips: Sequence[Frames], prompts: Sequence[str], *, shown: int
         gap = np.full((clip.shape[1], 1, 3), 255, np.uint8)
         parts = [part for i in at for part in (clip[i], gap)][:-1]
         rows.append(compose_grid([np.concatenate(parts, 1)[None]], [prompt], min_px=frame_px))
-    return np.concatenate(rows, 1)
+    width = max(row.shape[2] for row in rows)
+    return np.concatenate([np.pad(r, ((0, 0), (0, 0), (0, width - r.shape[2]), (0, 0)), mode="edge") for r in rows], 1)
 
 
 def write_picture(picture: Frames, file: Path) -> None:

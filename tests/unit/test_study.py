@@ -347,7 +347,7 @@ def test_plots_are_small_pictures(measured: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_a_contact_sheet_has_a_row_for_each_clip() -> None:
-    sheet = contact_sheet([render(SCENE)[0], render(SCENE, 16, 64)[0]], ["one", "two"])
+    sheet = contact_sheet([render(SCENE)[0], render(SCENE, 16, 128)[0]], ["one", "two"])
     assert sheet.dtype == np.uint8
     assert sheet.shape[0] == 1
     assert sheet.shape[1] > 2 * 128
