@@ -14,6 +14,7 @@ from opensora_demo.bundle import ModelBundle
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled, NumericsError
 from opensora_demo.pipeline import generate, run
+from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview, parse_request
 
 
@@ -29,7 +30,7 @@ def test_events_come_in_order(nano: ModelBundle) -> None:
     assert kinds == [Started, Encoded, *[StepPreview] * 4, Decoding, Finished]
     steps = [e for e in events if isinstance(e, StepPreview)]
     assert [s.index for s in steps] == [0, 1, 2, 3]
-    assert [s.t for s in steps] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert [s.t for s in steps] == pytest.approx(flow_times(4, 2.0)[:-1])
     assert all(s.previews[0].shape == (2, 8, 8, 3) and s.previews[0].dtype == np.uint8 for s in steps)
     last = events[-1]
     assert isinstance(last, Finished)

@@ -337,8 +337,8 @@ def test_times_cover_the_noisy_end() -> None:
     t = draw_times(20_000, torch.Generator().manual_seed(0), 0.3)
     assert float(t.min()) > 0
     assert float(t.max()) <= 1
-    assert 0.2 < float((t > 0.8).float().mean()) < 0.3
-    assert float((t > 0.95).float().mean()) > 0.03
+    assert 0.33 < float((t > 0.8).float().mean()) < 0.43
+    assert float((t > 0.95).float().mean()) > 0.1
 
 
 def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

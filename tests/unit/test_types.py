@@ -19,7 +19,7 @@ def parse(**raw: Any) -> GenerationRequest:
 
 def test_defaults_come_from_the_model() -> None:
     request = parse()
-    assert (request.steps, request.guidance, request.fps, request.shape.frames) == (30, (4.0,), 8, 17)
+    assert (request.steps, request.guidance, request.fps, request.shape.frames) == (16, (4.0,), 8, 17)
     assert (request.shape.height_px, request.shape.width_px) == (64, 64)
 
 
