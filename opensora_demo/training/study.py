@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +58,6 @@ from opensora_demo.training.worlds import SIZE_PX, SPEED_PX_S, Scene, is_held_ou
 from opensora_demo.types import Frames, GenerationRequest, parse_request
 from opensora_demo.weights import folder_of
 
-T = TypeVar("T")
 Table = dict[str, Any]
 STRAIGHT = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}  # motion -> axis (x, y) and sign
 
@@ -210,6 +209,12 @@ def natural_picture(rng: np.random.Generator, height_px: int, width_px: int) -> 
 def told_fps(spec: ModelSpec) -> bool:
     """Does the network learn the frame rate? 1.0 has no place for it."""
     return spec.limits.fps.low < spec.limits.fps.high and not isinstance(spec.network, DiTConfig | STDiTConfig)
+
+
+def rates_of(spec: ModelSpec, rates: Sequence[int]) -> list[int]:
+    """Those of the rates that the model accepts; its own where it is not told the rate."""
+    span = spec.limits.fps
+    return [r for r in rates if span.low <= r <= span.high] if told_fps(spec) else [int(span.default)]
 
 
 def clip_size(spec: ModelSpec) -> tuple[int, int]:
@@ -469,16 +474,14 @@ def fps_study(
     `measured`, so that a wrong direction does not pass for a wrong speed; "mean of all" has the others too, with their
     sign. "rendered" is the same from the renderer's clips: how far its ratio is from 1 is the measurement's own error.
     """
-    limits = bundle.spec.limits
-    told = told_fps(bundle.spec)
-    rates = [r for r in rates if limits.fps.low <= r <= limits.fps.high] if told else [int(limits.fps.default)]
+    rates = rates_of(bundle.spec, rates)
     rng = np.random.default_rng(seed)
     bases = [
         replace(sample_scene(rng, held_out=None), motion=motion, size=str(rng.choice(("small", "medium"))))
         for motion in STRAIGHT
         for _ in range(count)
     ]
-    table: Table = {"clips": len(bases), "told": told, "nominal": SPEED_PX_S, "rates": {}}
+    table: Table = {"clips": len(bases), "told": told_fps(bundle.spec), "nominal": SPEED_PX_S, "rates": {}}
     for fps in rates:
         row: Table = {}
         for speed, nominal in SPEED_PX_S.items():
@@ -759,10 +762,9 @@ def run_study(
     *,
     only: Sequence[str] = (),
     samplers: Sequence[SamplerConfig] = (),
-    done: Callable[[str, Table], None] = lambda name, table: None,
 ) -> Table:
     """Every measurement the model allows (or those named in `only`): settings, which weights, results with their
-    counts, and the date and seconds of each. `done` hears of each as it ends."""
+    counts, and the date and seconds of each."""
     spec = bundle.spec
     frames, size_px = clip_size(spec)
     result: Table = {
@@ -787,7 +789,6 @@ def run_study(
         result[name] = study()
         result["dates"][name] = datetime.now(UTC).date().isoformat()
         result["seconds"][name] = round(time.perf_counter() - clock, 1)
-        done(name, result[name])
     return plain(result)
 
 
@@ -816,16 +817,17 @@ def main() -> None:
         file = folder_of(spec.weights) / "study.json"
     fit_threads()
     file.parent.mkdir(parents=True, exist_ok=True)
-    result = run_study(
-        build_bundle(spec),
-        load_reader(),
-        Counts().times(args.share),
-        only=[name.strip() for name in args.only.split(",") if name.strip()],
-        done=lambda name, table: print(name, json.dumps(table), flush=True),
-    )
-    if file.exists():
-        result = merged(json.loads(file.read_text()), result)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    bundle, reader, counts = build_bundle(spec), load_reader(), Counts().times(args.share)
+    known = studies_of(bundle, reader, counts)
+    names = [name.strip() for name in args.only.split(",") if name.strip()] or list(known)
+    if wrong := [name for name in names if name not in known]:
+        parser.error(f"{spec.id} has no {', '.join(wrong)}; there are {', '.join(known)}")
+    for name in names:  # written one by one, so that a run may be stopped
+        result = run_study(bundle, reader, counts, only=[name])
+        print(name, json.dumps(result[name]), flush=True)
+        if file.exists():
+            result = merged(json.loads(file.read_text()), result)
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
