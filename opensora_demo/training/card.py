@@ -382,9 +382,10 @@ def limits_of(spec: ModelSpec, study: Table) -> list[str]:
     if "reader" in study:
         own = study["reader"]["one object"]
         weakest = min(ATTRIBUTES, key=lambda name: float(own[name]))
+        least = f" (least often about {weakest}, {_percent(own[weakest])})" if own[weakest] < 1 else ""
         said.append(
-            f"All of this is as the reader sees it, a small network that is right about {_percent(own['all four'])} of "
-            f"rendered clips (least often about {weakest}, {_percent(own[weakest])})."
+            "What clips show is as the reader sees it, a small network that is right in all four about "
+            f"{_percent(own['all four'])} of {study['reader']['clips']} rendered clips{least}."
         )
     return said
 
