@@ -27,13 +27,14 @@ from opensora_demo.catalog.spec import WeightFiles
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.preview import fit_matrix
-from opensora_demo.training.adherence import adherence_table, format_table, reader_table, run_trials
 from opensora_demo.training.captions import build_tokenizer
-from opensora_demo.training.export import add_metadata, save_shards
+from opensora_demo.training.card import read_training, write_card
+from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
 from opensora_demo.training.reader import READER_FILE, Reader, load_reader
 from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
+from opensora_demo.training.study import Counts, run_study
 from opensora_demo.training.train_network import Started, TextToVideo
 from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_vae import DcAeJob, VaeJob, draw_clips
@@ -208,29 +209,16 @@ def told(info: dict[str, float], config: Any = None) -> dict[str, str]:
     return found if config is None else found | {"config": json.dumps(asdict(config))}
 
 
-def score(making: Making, prompts: int) -> None:
-    """Measure what was exported; into scores.json beside it and the headers of its files."""
+def measure(making: Making, share: float) -> None:
+    """The study and the card of what was exported, beside it."""
     out, spec = making.out, making.recipe.spec
     reader = load_reader(READER_FILE if making.recipe.reader is None else out / READER_FILE.name)
-    bundle = build_bundle(replace(spec, weights=replace(making.files, folder=str(out.resolve()))))
-    rows = adherence_table(reader, list(run_trials(bundle, prompts, (1.0, 2.0, 3.0, 4.0, 7.0))))
-    two = adherence_table(reader, list(run_trials(bundle, prompts, (4.0,), pairs=1.0)))
-    chinese = adherence_table(reader, list(run_trials(bundle, prompts, (4.0,), chinese=1.0)))
-    scores = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "prompts": prompts,
-        "steps": int(spec.limits.steps.default),
-        "reader": reader_table(reader, 512),
-        "reader, two objects": reader_table(reader, 512, pairs=1.0),
-        "guidance": rows,
-        "two objects": two,
-        "Chinese": chinese,
-    }
-    (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
-    for file in out.glob("*.safetensors"):
-        add_metadata(file, {"scores": json.dumps(scores)})
-    for table in (rows, two, chinese):
-        print(format_table(table))
+    spec = replace(spec, weights=replace(making.files, folder=str(out.resolve())))
+    study = run_study(build_bundle(spec), reader, Counts().times(share))
+    (out / "study.json").write_text(json.dumps(study, indent=1) + "\n")
+    names = {"vae": "VAE", "decoder": "VAE decoder", "dit": "transformer", "reader": "reader"}
+    logs = {name: making.runs / stage / "log.jsonl" for stage, name in names.items()}
+    write_card(spec, out, study, read_training(spec, out), {k: v for k, v in logs.items() if v.exists()})
 
 
 def main() -> None:
@@ -245,7 +233,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=28, help="size of the pool, 1024 clips each")
     parser.add_argument("--start", type=Path, help="folder of earlier weights to go on from, laid out as in assets")
     parser.add_argument("--out", type=Path, help="where the finished weights go (assets)")
-    parser.add_argument("--prompts", type=int, default=512, help="how many prompts are scored")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of clips to measure")
     args = parser.parse_args()
     recipe = RECIPES[args.model]
     stages = args.stages.split(",") if args.stages else list(recipe.stages)
@@ -290,8 +278,8 @@ def main() -> None:
                 train_reader(making)
             case "export":
                 export(making, command)
-            case "score":
-                score(making, args.prompts)
+            case "measure":
+                measure(making, args.share)
 
 
 if __name__ == "__main__":

@@ -29,14 +29,22 @@ class Trial:
 
 
 def held_out_prompts(
-    count: int, fps: int, seed: int = EVAL_SEED, *, pairs: float = 0.0, chinese: float = 0.0
+    count: int,
+    fps: int,
+    seed: int = EVAL_SEED,
+    *,
+    pairs: float = 0.0,
+    chinese: float = 0.0,
+    unseen: bool = False,
 ) -> list[tuple[Scene, str]]:
-    """Scenes and captions of their own random stream; one in ten is of a (shape, colour, motion) never trained on.
+    """Scenes and captions of their own random stream; one in ten is of a (shape, colour, motion) never trained on, or
+    with `unseen` all of them.
 
     `pairs` is the share of scenes with two objects, `chinese` the share of captions in Chinese.
     """
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(rng, held_out=None, fps=fps, pairs=pairs) for _ in range(count)]
+    held_out = True if unseen else None
+    scenes = [sample_scene(rng, held_out=held_out, fps=fps, pairs=pairs) for _ in range(count)]
     return [(scene, caption(scene, rng, chinese=chinese)) for scene in scenes]
 
 
@@ -66,9 +74,11 @@ def run_trials(
     seed: int = EVAL_SEED,
     pairs: float = 0.0,
     chinese: float = 0.0,
+    unseen: bool = False,
 ) -> Iterator[Trial]:
     """Generate: all scales of a prompt share its noise."""
-    prompts = held_out_prompts(count, fps or int(bundle.spec.limits.fps.default), seed, pairs=pairs, chinese=chinese)
+    rate = fps or int(bundle.spec.limits.fps.default)
+    prompts = held_out_prompts(count, rate, seed, pairs=pairs, chinese=chinese, unseen=unseen)
     for index, (scene, prompt) in enumerate(prompts):
         raw = {"prompt": prompt, "steps": steps, "fps": scene.fps, "seed": index}
         yield Trial(scene=scene, prompt=prompt, seed=index, clips=clips_at(bundle, raw, guidance))

@@ -158,6 +158,20 @@ def _training(training: Table, plot: bool) -> list[str]:
     return lines + (["![Training curves](training.png)", ""] if plot else [])
 
 
+def _adherence(table: Table) -> list[str]:
+    names = (*ATTRIBUTES, "all four")
+    kinds = {"prompts that are new": "prompts", "combinations that are new": "unseen prompts"}
+    rows = [(kind, str(table[count]), *(_percent(table[kind][n]) for n in names)) for kind, count in kinds.items()]
+    return [
+        "## Does a clip show what its prompt says?",
+        "",
+        f"Prompts that training never saw; shares are uncertain by {_margin(table['prompts'])} points at most (95 %). "
+        "A tenth of all combinations of shape, colour and motion was kept out of training.",
+        "",
+        *_rows(("", "number", *names), rows),
+    ]
+
+
 def _guidance(spec: ModelSpec, table: Table, plot: bool) -> list[str]:
     names = [*ATTRIBUTES, "all four", "all four, unseen"]
     shown = ("diversity", "track", "saturation", "chroma", "contrast", "clipped")
@@ -168,18 +182,11 @@ def _guidance(spec: ModelSpec, table: Table, plot: bool) -> list[str]:
     ]
     drawn = table["rendered"]
     rows.append(("rendered", *("" for _ in names), *(_number(drawn[n], 1 if n == "track" else 3) for n in shown)))
-    default = f"{spec.limits.guidance.default:g}"
-    at = table["scales"].get(default)
-    said = []
-    if at is not None:
-        said = [
-            f"At the default scale {default}, {_percent(at['all four'])} of clips are right in all four attributes."
-        ]
     return [
         "## Guidance",
         "",
-        *said,
-        f"{table['prompts']} prompts that training never saw, the same noise at every scale; shares are uncertain by "
+        f"The default is {spec.limits.guidance.default:g}. {table['prompts']} prompts that training never saw, the "
+        "same noise at every scale; shares are uncertain by "
         f"{_margin(table['prompts'])} points (95 %). Unseen: the {table['unseen']} of them whose combination of shape, "
         "colour and motion was kept out of training.",
         f"Diversity is the mean RMS distance (0..1) between clips of one prompt from {table['seeds']} noises, over "
@@ -337,16 +344,15 @@ def limits_of(spec: ModelSpec, study: Table) -> list[str]:
     """What does not work, as far as it was measured: sentences."""
     said: list[str] = []
     default = f"{spec.limits.guidance.default:g}"
-    if "guidance" in study and (row := study["guidance"]["scales"].get(default)):
+    if "adherence" in study:
+        row, new = study["adherence"]["prompts that are new"], study["adherence"]["combinations that are new"]
         weakest = min(ATTRIBUTES, key=lambda name: float(row[name]))
         said.append(
-            f"At guidance {default}, {_percent(1 - row['all four'])} of clips miss at least one of shape, colour, "
-            f"motion and background; {weakest} is right least often ({_percent(row[weakest])})."
+            f"{_percent(1 - row['all four'])} of clips miss at least one of shape, colour, motion and background; "
+            f"{weakest} is right least often ({_percent(row[weakest])}). Of combinations kept out of training "
+            f"{_percent(new['all four'])} are right in all four."
         )
-        if row.get("all four, unseen") is not None:
-            unseen = _percent(row["all four, unseen"])
-            count = study["guidance"]["unseen"]
-            said.append(f"Of combinations kept out of training {unseen} are right in all four ({count} prompts).")
+    if "guidance" in study and (row := study["guidance"]["scales"].get(default)):
         said.append(
             f"Clips of one prompt are {_number(_ratio(row['diversity'], study['guidance']['rendered']['diversity']))} "
             "times as far apart as rendered ones of the same words."
@@ -415,6 +421,8 @@ def card_text(spec: ModelSpec, study: Table, training: Table, plots: Sequence[st
             f"{_percent(own['two objects']['everything'])} of {count} with two objects.",
             "",
         ]
+    if "adherence" in study:
+        chapters += _adherence(study["adherence"])
     if "guidance" in study:
         chapters += _guidance(spec, study["guidance"], "guidance.png" in plots)
     if "other captions" in study:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from opensora_demo.weights import SCALE_SUFFIX, read_metadata
+from opensora_demo.weights import SCALE_SUFFIX
 
 MAX_FILE_BYTES = 9_900_000
 SMALL = 4096  # numbers; smaller tensors stay in half precision
@@ -50,8 +50,3 @@ def save_shards(state: Mapping[str, Tensor], files: list[Path], metadata: Mappin
             raise ValueError(f"{file.name} would have {size / 1e6:.1f} MB; add a shard")
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(shard, file, metadata=dict(metadata))
-
-
-def add_metadata(file: Path, extra: Mapping[str, str]) -> None:
-    """Rewrite a file's header with more entries; the tensors stay as they are."""
-    save_file(load_file(file), file, metadata={**read_metadata(file), **extra})

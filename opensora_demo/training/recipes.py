@@ -9,7 +9,7 @@ from opensora_demo.catalog import ModelSpec
 from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
 from opensora_demo.training.train_network import DiTJob, MMDiTJob, NetworkJob, STDiT3Job
 
-STAGES = ("vae", "pool", "decoder", "dit", "reader", "export", "score")
+STAGES = ("vae", "pool", "decoder", "dit", "reader", "export", "measure")
 PAIRS = 0.25  # share of training clips with two objects
 
 

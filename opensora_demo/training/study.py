@@ -66,15 +66,18 @@ STRAIGHT = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}  # 
 class Counts:
     """How many clips each measurement makes.
 
-    prompts: for each guidance scale; pairs and chinese: of two objects, and in Chinese, at the default scale.
+    adherence: at the default scale; unseen: likewise, all of combinations kept out of training; pairs and chinese: of
+    two objects, and in Chinese. prompts: for each guidance scale.
     diverse, seeds: prompts made again from other noises, and how many clips of each that gives.
     negative: prompts for each open attribute, six clips each. speed: clips for each motion, speed and FPS.
     references: two clips each. codec: rendered clips. step_prompts: for each sampler and number of steps.
     """
 
-    prompts: int = 128
-    pairs: int = 64
-    chinese: int = 64
+    adherence: int = 512
+    unseen: int = 256
+    pairs: int = 128
+    chinese: int = 128
+    prompts: int = 96
     diverse: int = 16
     seeds: int = 4
     scales: tuple[float, ...] = (1, 1.5, 2, 3, 4, 5.5, 7, 10)
@@ -303,6 +306,17 @@ def _made(bundle: ModelBundle, raw: dict[str, Any], reference: Frames | None = N
 
 
 # --- measurements ----------------------------------------------------------------------------------------------------
+
+
+def adherence_study(bundle: ModelBundle, reader: Reader, prompts: int, unseen: int) -> Table:
+    """How often clips show what prompts say at the default scale: prompts that training never saw, and others whose
+    combination of shape, colour and motion was kept out of training."""
+    scale = _scale(bundle)
+    table: Table = {"prompts": prompts, "unseen prompts": unseen}
+    for name, count, only in (("prompts that are new", prompts, False), ("combinations that are new", unseen, True)):
+        trials = run_trials(bundle, count, (scale,), unseen=only, seed=EVAL_SEED + 8 * only)
+        table[name] = score(reader, [(t.scene, t.clips[scale]) for t in trials])
+    return plain(table)
 
 
 def guidance_study(
@@ -728,6 +742,7 @@ def studies_of(
         "reader": lambda: reader_study(bundle, reader, 4 * counts.codec),
         "codec": lambda: codec_study(bundle, counts.codec),
         "consistency": lambda: consistency_study(bundle, reader, counts.flicker),
+        "adherence": lambda: adherence_study(bundle, reader, counts.adherence, counts.unseen),
         "other captions": lambda: other_captions_study(bundle, reader, counts.pairs, counts.chinese),
         "negative": lambda: negative_study(bundle, reader, counts.negative),
         "fps": lambda: fps_study(bundle, reader, counts.speed, counts.rates),

@@ -102,7 +102,7 @@ def grow(both: TextToVideo, start: Started, tokenizer: Path) -> None:
 
 
 def draw_times(count: int, generator: torch.Generator, mean: float) -> Tensor:
-    """Times (count) in (0, 1): a third logit-normal (Esser et al., 2024), the rest uniform and shifted by 4 towards noise.
+    """Times (count) in (0, 1): a third logit-normal (Esser et al., 2024), the others uniform and shifted by 4 to noise.
 
     Where an object goes is decided in the noisiest steps, which a logit-normal alone hardly visits.
     """

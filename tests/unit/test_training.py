@@ -365,5 +365,5 @@ def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_recipe_makes_its_model(name: str) -> None:
     recipe = RECIPES[name]
     assert recipe.spec.id == name
-    assert recipe.stages[-3:] == ("dit", "export", "score") or "reader" in recipe.stages
+    assert recipe.stages[-3:] == ("dit", "export", "measure") or "reader" in recipe.stages
     assert (recipe.vae is not None) == recipe.own_codec
