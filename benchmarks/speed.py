@@ -1,6 +1,6 @@
 """How fast a model runs here: time to the first preview, per stage, and what guidance costs.
 
-    python -m benchmarks.speed [--model nano] [--steps 30] [--runs 7] [--page]
+    python -m benchmarks.speed [--model nano] [--steps 16] [--runs 7] [--page]
 
 Guidance 1 and guidance 4 alternate in one process, so that noise of the machine hits both; medians are reported.
 `--page` also starts the app and asks for its front page while a clip is generated, and while nothing is.
@@ -88,27 +88,28 @@ def page_latency(steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, help="the model's default without it")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--page", action="store_true", help="also measure how fast the page answers")
     args = parser.parse_args()
     fit_threads()
     spec = find_model(args.model)
+    steps_taken = args.steps or int(spec.limits.steps.default)
     started = time.perf_counter()
     bundle = build_bundle(spec)
     load = time.perf_counter() - started
     for guidance in (1.0, 4.0):
-        measure(bundle, args.steps, guidance, 0)  # warm up
+        measure(bundle, steps_taken, guidance, 0)  # warm up
     rows: dict[float, list[dict[str, float]]] = {1.0: [], 4.0: []}
     for run in range(args.runs):
         for guidance, found in rows.items():
-            found.append(measure(bundle, args.steps, guidance, run))
-    report: dict[str, object] = {"model": spec.id, "steps": args.steps, "load_s": round(load, 3)}
+            found.append(measure(bundle, steps_taken, guidance, run))
+    report: dict[str, object] = {"model": spec.id, "steps": steps_taken, "load_s": round(load, 3)}
     for guidance, found in rows.items():
         report[f"guidance_{guidance:g}"] = {k: round(statistics.median(r[k] for r in found), 4) for k in found[0]}
     ratios = [b["denoise"] / a["denoise"] for a, b in zip(rows[1.0], rows[4.0], strict=True)]
     report["guidance_4_over_1"] = round(statistics.median(ratios), 3)
-    steps = statistics.median(r["denoise"] for r in rows[4.0]) / args.steps
+    steps = statistics.median(r["denoise"] for r in rows[4.0]) / steps_taken
     text = statistics.median(r["text"] for r in rows[4.0])
     first = statistics.median(r["first_preview"] for r in rows[4.0])
     report["first_preview_in_steps_after_text"] = round((first - text) / steps, 2)

@@ -69,8 +69,8 @@ FILES = WeightFiles(
 NANO = ModelSpec(
     id="nano",
     title="nano · STDiT3",
-    summary="The layout of Open-Sora 1.2 with small numbers, trained in this repository on toy worlds: one "
-    "coloured shape that moves in front of a painted background.",
+    summary="The layout of Open-Sora 1.2 with small numbers, trained in this repository on toy worlds: "
+    "one or two coloured shapes that move in front of a painted background. Reads English and Chinese.",
     network=NETWORK,
     codec=CODEC,
     text=TEXT,
