@@ -72,10 +72,11 @@ def normalisation(codec: Codec, latents: np.ndarray | None = None) -> tuple[Tens
 
 
 def fingerprint(weights: tuple[Path, ...]) -> str:
-    """SHA-256 of a state dict's names and numbers; shift and scale do not count, they come after the pool."""
+    """SHA-256 of the names and numbers that latents depend on: not the decoder's, nor shift and scale, which come
+    after the pool."""
     digest = hashlib.sha256()
     for name, tensor in sorted(read_state(list(weights)).items()):
-        if name not in ("shift", "scale"):
+        if name not in ("shift", "scale") and "decoder" not in name and "post_quant" not in name:
             digest.update(name.encode())
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
