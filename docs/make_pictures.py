@@ -1,6 +1,6 @@
 """Make the pictures of the README from the running app and the real model.
 
-python docs/make_pictures.py            needs requirements-dev.txt and Chromium
+python -m docs.make_pictures            needs requirements-dev.txt and Chromium
 """
 
 from __future__ import annotations

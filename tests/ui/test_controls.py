@@ -89,7 +89,7 @@ def test_an_unknown_model_is_refused(handlers: Handlers) -> None:
 
 
 def test_the_note_says_what_the_model_is() -> None:
-    assert model_note(find_model("nano")).endswith("painted background. 64 x 64 px. Text: cross-attention.")
+    assert model_note(find_model("nano")).endswith("Reads English and Chinese. 64 x 64 px. Text: cross-attention.")
     assert model_note(find_model("debug-2.0")).endswith("48 x 32 px. Text: token concatenation.")
     assert model_note(find_model("debug-1.0-dit")).endswith("48 x 32 px. Text: pooled vector.")
     why = "opensora-2.0 needs transformer.safetensors, vae.safetensors, t5.safetensors and 3 more in "

@@ -29,7 +29,7 @@ from opensora_demo.types import parse_request
 
 SCENE = Scene(shape="ball", colour="red", motion="right", background="sea", seed=4)
 FEW = study.Counts(
-    prompts=2, pairs=1, chinese=1, diverse=1, seeds=2, scales=(1, 4), negative=1, speed=1, rates=(8,), references=1,
+    adherence=2, unseen=1, prompts=2, pairs=1, chinese=1, diverse=1, seeds=2, scales=(1, 4), negative=1, speed=1, rates=(8,), references=1,
     flicker=1, codec=2, step_prompts=1, steps=(1, 2), fine_steps=4, photos=1,
 )  # fmt: skip
 
@@ -212,7 +212,8 @@ def test_latents_are_those_the_clip_was_decoded_from(quick: ModelBundle) -> None
 def test_everything_is_measured_and_is_json(measured: dict[str, Any]) -> None:
     assert json.loads(json.dumps(measured)) == measured
     parts = {
-        "reader", "codec", "consistency", "other captions", "negative", "fps", "steps", "guidance", "reference", "photo"
+        "reader", "codec", "consistency", "adherence", "other captions", "negative", "fps", "steps", "guidance",
+        "reference", "photo",
     }  # fmt: skip
     assert set(measured["seconds"]) == set(measured["dates"]) == parts
     assert parts <= set(measured)
@@ -286,7 +287,8 @@ TRAINING = {
 
 def test_the_card_holds_the_measured_numbers(measured: dict[str, Any]) -> None:
     told = json.loads(json.dumps(measured))
-    told["guidance"]["scales"]["4"] |= {"all four": 0.7342, "motion": 0.1234, "shape": 1, "colour": 1, "background": 1}
+    right = {"all four": 0.7342, "motion": 0.1234, "shape": 1, "colour": 1, "background": 1}
+    told["adherence"]["prompts that are new"] = right
     told["codec"]["one object"]["pooled"] = 31.4159
     told["fps"]["rates"]["24"]["ratio"], told["fps"]["rates"]["8"]["ratio"] = 1.77, None
     text = card_text(NANO, told, TRAINING)
