@@ -29,8 +29,8 @@ from opensora_demo.types import parse_request
 
 SCENE = Scene(shape="ball", colour="red", motion="right", background="sea", seed=4)
 FEW = study.Counts(
-    adherence=2, unseen=1, prompts=2, pairs=1, chinese=1, diverse=1, seeds=2, scales=(1, 4), negative=1, speed=1, rates=(8,), references=1,
-    flicker=1, codec=2, step_prompts=1, steps=(1, 2), fine_steps=4, photos=1,
+    adherence=2, unseen=1, prompts=2, pairs=1, chinese=1, diverse=1, seeds=2, scales=(1, 4), negative=1, speed=1,
+    rates=(8,), references=1, flicker=1, codec=2, step_prompts=1, steps=(1, 2), fine_steps=4, photos=1,
 )  # fmt: skip
 
 
