@@ -40,7 +40,7 @@ PROMPTS = (
     "a purple diamond flying in circles in the desert",
     "a white square falling down in the sky",
     "an orange triangle zigzagging on black",
-    "a red ball bouncing to the left of a blue heart that is growing on a checkerboard",
+    "a cyan ball shrinking on a checkerboard",
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from opensora_demo.catalog.nano import CLIP, TEXT
 from opensora_demo.catalog.published import V10, V11, V12, V13, V20, V20_DCAE
 from opensora_demo.catalog.spec import ModelSpec, RandomWeights
 from opensora_demo.codecs.dc_ae import DcAeConfig
@@ -23,15 +24,10 @@ from opensora_demo.models.stdit2 import STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13Config
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.text.clip import ClipConfig
-from opensora_demo.text.t5 import T5Config
 from opensora_demo.types import Limits, Range
 
-_TEXT = T5Config(vocabulary=640, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32, dropout=0.0)
-_CLIP = ClipConfig(
-    vocabulary=640, width=24, layers=1, heads=2, hidden=48, max_tokens=32, bos=None, eos="</s>", pad="<pad>",
-    unknown="<unk>",
-)  # fmt: skip
+_TEXT = replace(TEXT, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32)
+_CLIP = replace(CLIP, width=24, layers=1, heads=2, hidden=48, max_tokens=32)
 _IMAGE = ImageVaeConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
 _SIZE = ((32, 48),)
 _SUMMARY = "Random weights: noise, for debugging."

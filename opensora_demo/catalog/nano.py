@@ -56,6 +56,10 @@ CODEC = VideoVaeConfig(
     ),
 )
 TEXT = T5Config(vocabulary=640, width=128, layers=2, heads=4, head_width=32, hidden=256, max_tokens=64, dropout=0.0)
+CLIP = ClipConfig(
+    vocabulary=640, width=192, layers=3, heads=4, hidden=512, max_tokens=56, bos=None, eos="</s>", pad="<pad>",
+    unknown="<unk>",
+)  # fmt: skip
 FILES = WeightFiles(
     folder="nano",
     embedded=True,
@@ -70,7 +74,8 @@ NANO = ModelSpec(
     id="nano",
     title="nano · STDiT3",
     summary="The layout of Open-Sora 1.2 with small numbers, trained in this repository on toy worlds: "
-    "one or two coloured shapes that move in front of a painted background. Reads English and Chinese.",
+    "one coloured shape that moves in front of a painted background; two are still hard for it. Reads English "
+    "and Chinese.",
     network=NETWORK,
     codec=CODEC,
     text=TEXT,
@@ -93,18 +98,7 @@ NANO_DIT = ModelSpec(
     "diffusion with learned variance. On the same toy worlds and with the VAE of nano. Plays at 8 FPS as trained.",
     network=DiTConfig(input_size=(5, 8, 8), in_channels=16, width=256, depth=6, heads=4, text_channels=192),
     codec=CODEC,
-    clip=ClipConfig(
-        vocabulary=640,
-        width=192,
-        layers=3,
-        heads=4,
-        hidden=512,
-        max_tokens=56,
-        bos=None,
-        eos="</s>",
-        pad="<pad>",
-        unknown="<unk>",
-    ),
+    clip=CLIP,
     sampler=IddpmConfig(guided_channels=None),
     weights=WeightFiles(
         folder="nano-dit",
@@ -153,18 +147,7 @@ NANO_MMDIT = ModelSpec(
         tiling=Tiling(),
     ),
     text=replace(TEXT, max_tokens=56, attend_padding=True),
-    clip=ClipConfig(
-        vocabulary=640,
-        width=96,
-        layers=2,
-        heads=4,
-        hidden=256,
-        max_tokens=56,
-        bos=None,
-        eos="</s>",
-        pad="<pad>",
-        unknown="<unk>",
-    ),
+    clip=replace(CLIP, width=96, layers=2, hidden=256),
     sampler=RectifiedFlowConfig(shift="2.0", order=2),
     weights=WeightFiles(
         folder="nano-mmdit",

@@ -73,6 +73,8 @@ class HunyuanVAE(nn.Module):
     changes earlier latents a little.
     """
 
+    copies = 0
+
     def __init__(self, cfg: HunyuanConfig) -> None:
         super().__init__()
         from diffusers import AutoencoderKLHunyuanVideo  # late: importing diffusers takes longer than torch
@@ -98,10 +100,6 @@ class HunyuanVAE(nn.Module):
     @property
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
-
-    @property
-    def copies(self) -> int:
-        return 0
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         space = self.cfg.space_factor

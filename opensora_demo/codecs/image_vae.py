@@ -40,6 +40,8 @@ class ImageVaeConfig:
 class ImageVAE(nn.Module):
     """Frames (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t, h / 8, w / 8), each frame by itself."""
 
+    copies = 0
+
     def __init__(self, cfg: ImageVaeConfig) -> None:
         super().__init__()
         from diffusers import AutoencoderKL  # late: importing diffusers takes longer than importing torch
@@ -72,10 +74,6 @@ class ImageVAE(nn.Module):
     @property
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
-
-    @property
-    def copies(self) -> int:
-        return 0
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """(t, h', w'): time is left as it is."""

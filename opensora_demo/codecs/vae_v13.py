@@ -249,6 +249,8 @@ class VaeV13(nn.Module):
     not share a frame know nothing of each other.
     """
 
+    copies = 0
+
     def __init__(self, cfg: VaeV13Config) -> None:
         super().__init__()
         self.cfg = cfg
@@ -258,10 +260,6 @@ class VaeV13(nn.Module):
     @property
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
-
-    @property
-    def copies(self) -> int:
-        return 0
 
     @property
     def _chunk_latents(self) -> int:

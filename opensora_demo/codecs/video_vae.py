@@ -35,6 +35,8 @@ class VideoVAE(nn.Module):
     scale: Tensor
     shift: Tensor
 
+    copies = 0
+
     def __init__(self, cfg: VideoVaeConfig) -> None:
         super().__init__()
         self.cfg = cfg
@@ -47,10 +49,6 @@ class VideoVAE(nn.Module):
     @property
     def latent_channels(self) -> int:
         return self.cfg.temporal.latent_channels
-
-    @property
-    def copies(self) -> int:
-        return 0
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """(t', h', w') of a clip's latents: every chunk is padded to a multiple of the time factor by itself."""

@@ -34,7 +34,7 @@ from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
 from opensora_demo.training.reader import READER_FILE, Reader, load_reader
 from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
-from opensora_demo.training.study import Counts, run_study
+from opensora_demo.training.study import Counts, measure_into
 from opensora_demo.training.train_network import Started, TextToVideo
 from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_vae import DcAeJob, VaeJob, draw_clips
@@ -191,16 +191,12 @@ def export_codec(making: Making, story: dict[str, str]) -> None:
         codec.shift.copy_(shift)
         codec.scale.copy_(scale)
     save_shards(codec.state_dict(), [making.out / f for f in files.codec], story | told(info, spec.codec))
-    video, _ = draw_clips(np.random.default_rng(7), 96, limits.default_frames, size_px=limits.sizes_px[0][0])
+    frames, (height_px, width_px) = limits.default_frames, limits.sizes_px[0]
+    video, _ = draw_clips(np.random.default_rng(7), 96, frames, size_px=height_px)
     shift, scale = normalisation(codec)
-    latents = torch.cat([raw_latents(codec, part) for part in video.split(8)])[:, :, -latent_frames(making) :]
+    count = codec.latent_size(frames, height_px, width_px)[0]  # the clip's own, without a lone frame's before them
+    latents = torch.cat([raw_latents(codec, part) for part in video.split(8)])[:, :, -count:]
     save_shards({"matrix": fit_matrix((latents - shift) / scale, video)}, [making.out / files.preview], story)
-
-
-def latent_frames(making: Making) -> int:
-    spec = making.recipe.spec
-    codec = build_codec(spec.codec)
-    return int(codec.latent_size(spec.limits.default_frames, *spec.limits.sizes_px[0])[0])  # type: ignore[operator]
 
 
 def told(info: dict[str, float], config: Any = None) -> dict[str, str]:
@@ -214,8 +210,7 @@ def measure(making: Making, share: float) -> None:
     out, spec = making.out, making.recipe.spec
     reader = load_reader(READER_FILE if making.recipe.reader is None else out / READER_FILE.name)
     spec = replace(spec, weights=replace(making.files, folder=str(out.resolve())))
-    study = run_study(build_bundle(spec), reader, Counts().times(share))
-    (out / "study.json").write_text(json.dumps(study, indent=1) + "\n")
+    study = measure_into(out / "study.json", build_bundle(spec), reader, Counts().times(share))
     names = {"vae": "VAE", "decoder": "VAE decoder", "dit": "transformer", "reader": "reader"}
     logs = {name: making.runs / stage / "log.jsonl" for stage, name in names.items()}
     write_card(spec, out, study, read_training(spec, out), {k: v for k, v in logs.items() if v.exists()})
@@ -269,9 +264,8 @@ def main() -> None:
             case "pool":
                 encode_pool(making, args.shards)
             case "decoder":
-                making.train(
-                    "decoder", codec_job(making, making.codec_files, decoder_only=True), recipe.decoder or recipe.dit
-                )
+                assert recipe.decoder is not None
+                making.train("decoder", codec_job(making, making.codec_files, decoder_only=True), recipe.decoder)
             case "dit":
                 train_dit(making, numbers)
             case "reader":

@@ -21,7 +21,7 @@ from opensora_demo.codecs.dc_ae import DcAe
 from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.training.train_vae import to_video
 from opensora_demo.training.worlds import Scene, render, sample_scene, scene_from
-from opensora_demo.weights import read_state
+from opensora_demo.weights import load_module, read_state
 
 SHARD = 1024
 Codec = VideoVAE | DcAe
@@ -40,12 +40,11 @@ class PoolConfig:
 
 
 def load_codec(cfg: CodecConfig, weights: tuple[Path, ...]) -> Codec:
-    codec = build_codec(cfg)
+    codec = load_module(lambda: build_codec(cfg), list(weights), "codec")
     assert isinstance(codec, VideoVAE | DcAe)
-    codec.load_state_dict(read_state(list(weights)))
     if isinstance(codec, VideoVAE):
         codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return codec.eval()
+    return codec
 
 
 def raw_latents(codec: Codec, video: Tensor) -> Tensor:

@@ -108,7 +108,11 @@ class Counts:
 
 def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Peak signal to noise ratio of values in 0..255, dB; infinite where they are equal."""
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return psnr_of(float(np.mean((a.astype(np.float64) - b) ** 2)))
+
+
+def psnr_of(error: float) -> float:
+    """The PSNR of a mean squared error of values in 0..255."""
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
@@ -605,12 +609,12 @@ def codec_study(bundle: ModelBundle, count: int, *, seed: int = EVAL_SEED + 6) -
             error = ((round_trip(bundle, clip).astype(np.float64) - clip) ** 2).mean(-1)  # (t, h, w)
             errors.append(error.mean())
             of_objects.append(error[alpha > 127])
-            each.append(10 * math.log10(255**2 / max(float(error.mean()), 1e-9)))
+            each.append(psnr_of(float(error.mean())))
         pooled, inside = np.mean(errors), np.mean(np.concatenate(of_objects))
         table[name] = {
-            "pooled": 10 * math.log10(255**2 / max(float(pooled), 1e-9)),
+            "pooled": psnr_of(float(pooled)),
             "mean": _mean(each),
-            "object": 10 * math.log10(255**2 / max(float(inside), 1e-9)),
+            "object": psnr_of(float(inside)),
         }
     return plain(table)
 
@@ -814,6 +818,19 @@ def merged(old: Table, new: Table) -> Table:
     return old | new | {key: old[key] | new[key] for key in ("dates", "seconds")}
 
 
+def measure_into(file: Path, bundle: ModelBundle, reader: Reader, counts: Counts, names: Sequence[str] = ()) -> Table:
+    """The named parts (all without names) into a study.json, one by one, so that a run may be stopped; answers what
+    the file holds in the end."""
+    result: Table = {}
+    for name in names or studies_of(bundle, reader, counts):
+        result = run_study(bundle, reader, counts, only=[name])
+        print(name, json.dumps(result[name]), flush=True)
+        if file.exists():
+            result = merged(json.loads(file.read_text()), result)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m opensora_demo.training.study", description=(__doc__ or "").splitlines()[0]
@@ -837,12 +854,7 @@ def main() -> None:
     names = [name.strip() for name in args.only.split(",") if name.strip()] or list(known)
     if wrong := [name for name in names if name not in known]:
         parser.error(f"{spec.id} has no {', '.join(wrong)}; there are {', '.join(known)}")
-    for name in names:  # written one by one, so that a run may be stopped
-        result = run_study(bundle, reader, counts, only=[name])
-        print(name, json.dumps(result[name]), flush=True)
-        if file.exists():
-            result = merged(json.loads(file.read_text()), result)
-        file.write_text(json.dumps(result, indent=1) + "\n")
+    measure_into(file, bundle, reader, counts, names)
 
 
 if __name__ == "__main__":

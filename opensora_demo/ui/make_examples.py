@@ -23,7 +23,7 @@ EXAMPLES: tuple[tuple[str, int], ...] = (
     ("a pink heart growing on a white background", 12),
     ("an orange diamond falling over the sea", 5),
     ("a green triangle zigzagging in the desert", 18),
-    ("a red ball spinning to the left of a blue star on a checkerboard", 9),
+    ("a white ball rising among the clouds", 9),
     ("一个紫色的方块在夜空中向右移动", 30),
 )
 

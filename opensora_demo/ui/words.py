@@ -38,7 +38,7 @@ CHIPS: dict[str, tuple[str, ...]] = {
         "on a checkerboard",
     ),
 }
-SUMMARY = "one coloured shape that moves in front of a painted background"
+SUMMARY = "one coloured shape (or two) moving in front of a painted background"
 
 
 def knows_words(model_id: str) -> bool:
