@@ -124,7 +124,7 @@ def command_compare(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
     finished = _run(build_bundle(spec), request)
-    labels = [f"guidance {c.request.guidance[0]:g}" for c in finished.clips]
+    labels = request.labels
     write_mp4(out, compose_grid([c.frames for c in finished.clips], labels), request.fps, request.settings())
     _report(out, request, finished)
 

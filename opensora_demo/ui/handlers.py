@@ -25,7 +25,7 @@ from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.types import Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
 from opensora_demo.ui.controls import FOLLOWS, LEFT_OUT, PICKED, limit_updates, pick_updates
 from opensora_demo.ui.files import OutputFolder
-from opensora_demo.ui.present import RunView, View, number
+from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
 from opensora_demo.ui.words import compose, roll
 from opensora_demo.weights import why_not
@@ -100,8 +100,7 @@ class Handlers:
         }
         frames = done.clips[0].frames
         if len(done.clips) > 1:
-            labels = [f"guidance {number(clip.request.guidance[0])}" for clip in done.clips]
-            frames = compose_grid([clip.frames for clip in done.clips], labels)
+            frames = compose_grid([clip.frames for clip in done.clips], request.labels)
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
         write_mp4(file, np.asarray(frames), request.fps, settings)
         return file, settings
