@@ -190,3 +190,25 @@ def compose_grid(clips: Sequence[Frames], labels: Sequence[str], *, min_px: int 
         grid[:, y : y + _BAR_PX, x : x + w] = np.asarray(bar)
         grid[:, y + _BAR_PX : y + _BAR_PX + h, x : x + w] = clip
     return grid
+
+
+SPRITE_PX = 320  # the longer side of a frame in a sprite, at most
+SPRITE_WIDTH_PX = 4096
+
+
+def write_sprite(file: Path, frames: Frames, quality: int = 90) -> tuple[int, tuple[int, int]]:
+    """All frames as one JPEG, line after line, for a browser that shows any of them at any time.
+
+    Answers how many stand in a line, and their (height, width), at most 320 px on the longer side.
+    """
+    scale = min(SPRITE_PX / max(frames.shape[1:3]), 1.0)
+    h, w = (max(round(scale * side), 1) for side in frames.shape[1:3])
+    across = min(len(frames), SPRITE_WIDTH_PX // w)
+    sheet = Image.new("RGB", (across * w, math.ceil(len(frames) / across) * h))
+    for i, picture in enumerate(frames):
+        small = Image.fromarray(picture)
+        if scale < 1:
+            small = small.resize((w, h), Image.Resampling.LANCZOS)
+        sheet.paste(small, (i % across * w, i // across * h))
+    sheet.save(file, "JPEG", quality=quality, subsampling=0)
+    return across, (h, w)

@@ -51,6 +51,13 @@ class PlainDropdown(gr.Dropdown):
         return payload
 
 
+class PlainChecks(gr.CheckboxGroup):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
 class AnyValue(gr.JSON):
     """A parameter of the API: any JSON value, undisturbed."""
 
@@ -106,21 +113,26 @@ class Stage(_Drawn):
     `about` is the chosen model: {model, cell, runs}.
     """
 
-    def __init__(
-        self, value: Any = None, *, name: str, wide: bool = False, about: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    script = "stage"
+
+    def __init__(self, value: Any = None, *, name: str, about: dict[str, Any] | None = None, **kwargs: Any) -> None:
         # As attributes too: gr.HTML takes any word in its script for an event, and an update asks for them by name.
-        self.name, self.wide, self.about = name, wide, about
+        self.name, self.about = name, about
         super().__init__(
             value,
-            html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / "stage.js").read_text("utf-8"),
+            html_template=(UI_ASSETS / f"{self.script}.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / f"{self.script}.js").read_text("utf-8"),
             elem_id=name,
-            wide=wide,
             name=name,
             about=about,
             **kwargs,
         )
+
+
+class Compare(Stage):
+    """A table of clips under one transport, with marks, chart, wipe and difference."""
+
+    script = "compare"
 
 
 class Composer(_Drawn):

@@ -76,13 +76,14 @@ def file_data(file: Path) -> dict[str, Any]:
 class RunView:
     """Folds the events of one run into the value of the stage."""
 
-    def __init__(self, run: int, request: GenerationRequest, spec: ModelSpec) -> None:
+    def __init__(self, run: int, job: str, request: GenerationRequest, spec: ModelSpec) -> None:
         compare = len(request.columns) > 1
         self._denoise_s = 0.0
         self._steps: list[View] = []
         self._model = spec.id
         self._view: View = {
             "run": run,
+            "job": job,
             "phase": "loading",
             "text": "Starting",
             "prompt": request.prompt,

@@ -1,9 +1,7 @@
-"""Who is running what: one cancel flag per run, found by the visitor's session; and the wait for the device."""
+"""The wait for the model and for the device, then the pipeline."""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,37 +32,6 @@ class Waiting:
 
 
 RunEvent = Loading | Waiting | Event
-
-
-class Runs:
-    """The cancel flags of the runs going on, by session; a run without a session cannot be found, only closed."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._flags: dict[str, set[Flag]] = defaultdict(set)
-
-    def start(self, session: str | None) -> Flag:
-        flag = Flag()
-        if session:
-            with self._guard:
-                self._flags[session].add(flag)
-        return flag
-
-    def finish(self, session: str | None, flag: Flag) -> None:
-        flag.set()  # whoever still polls it should stop
-        if session:
-            with self._guard:
-                self._flags[session].discard(flag)
-                if not self._flags[session]:
-                    del self._flags[session]
-
-    def stop(self, session: str | None) -> int:
-        """Ask every run of a session to stop; how many there were."""
-        with self._guard:
-            flags = list(self._flags.get(session or "", ()))
-        for flag in flags:
-            flag.set()
-        return len(flags)
 
 
 def stream(bundles: BundleSource, generate: Generate, request: GenerationRequest, cancel: Flag) -> Iterator[RunEvent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event as Flag
 from types import SimpleNamespace
 from typing import Any
@@ -61,13 +61,16 @@ class FakePipeline:
                     total=request.steps,
                     t=1 - index / request.steps,
                     seconds=0.1 * (index + 1),
-                    previews=(picture,) * len(request.guidance),
-                    guidance=request.guidance,
+                    previews=(picture,) * len(request.columns),
+                    guidance=tuple(scale for scale, _ in request.columns),
                 )
-            yield Decoding(done=1, total=1)
-            frames = np.zeros((request.shape.frames, request.shape.height_px, request.shape.width_px, 3), np.uint8)
-            clips = tuple(Clip(frames=frames, request=replace(request, guidance=(g,))) for g in request.guidance)
-            yield Finished(clips=clips, seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown)
+            shape, total = request.shape, len(request.columns)
+            clips = []
+            for k in range(total):
+                frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), 10 * k, np.uint8)
+                clips.append(Clip(frames=frames, request=request.column(k)))
+                yield Decoding(done=k + 1, total=total, clip=clips[-1])
+            yield Finished(clips=tuple(clips), seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown)
         finally:
             self.running -= 1
             self.closed += 1
