@@ -135,7 +135,12 @@ def checked_settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     return kept | {"seed": kept.get("seed")}, ignored
 
 
-PRESETS: Mapping[str, tuple[float, float]] = {"Quick": (0.5, 1), "Standard": (1, 1), "Fine": (2, 1), "Strong": (1, 1.75)}
+PRESETS: Mapping[str, tuple[float, float]] = {
+    "Quick": (0.5, 1),
+    "Standard": (1, 1),
+    "Fine": (2, 1),
+    "Strong": (1, 1.75),
+}
 
 
 def preset_updates(name: object, model: object) -> tuple[Any, Any]:

@@ -27,11 +27,19 @@ from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import Reader, load_reader
 from opensora_demo.types import Clip, Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
 from opensora_demo.ui.compare import CompareView, Made, fit_to_model, parse_rows
-from opensora_demo.ui.controls import FOLLOWS, LEFT_OUT, PICKED, checked_settings, limit_updates, pick_updates, preset_updates
+from opensora_demo.ui.controls import (
+    FOLLOWS,
+    LEFT_OUT,
+    PICKED,
+    checked_settings,
+    limit_updates,
+    pick_updates,
+    preset_updates,
+)
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.jobs import Job, Jobs
 from opensora_demo.ui.present import RunView, View
-from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, stream
+from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Waiting, stream
 from opensora_demo.ui.words import compose, knows_words, roll
 from opensora_demo.weights import why_not
 
@@ -180,6 +188,7 @@ class Handlers:
                 with closing(self.events(request, job.cancel)) as events:  # type: ignore[type-var]
                     for event in events:
                         view.add(event)
+                        job.waiting = isinstance(event, Waiting)
                         job.publish(view.value(self.clock() - begin))
                         if isinstance(event, Finished):
                             file, settings = self.write(request, event)
@@ -208,6 +217,7 @@ class Handlers:
                     with closing(self.events(request, job.cancel)) as events:  # type: ignore[type-var]
                         for event in events:
                             view.add(event)
+                            job.waiting = isinstance(event, Waiting)
                             job.publish(view.value(self.clock() - begin))
                 file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
                 clips = [[clip.frames for clip in of_row] for of_row in view.clips]
@@ -264,9 +274,7 @@ class Handlers:
         form = dict(zip(COMPARE_FORM, values, strict=True))
         with sentences():
             labels, specs, requests = self.parse_comparison(form)
-        yield from self.follow(
-            self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash)
-        )
+        yield from self.follow(self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash))
 
     def page_plan(self, *values: Any) -> str:
         """What a comparison would run, in a sentence; what is wrong with it in another."""

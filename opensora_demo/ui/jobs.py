@@ -14,6 +14,7 @@ from threading import Event as Flag
 from typing import Any
 
 GRACE_S = 30.0  # how long a run goes on that nobody watches
+CROWDED_S = 5.0  # the same while somebody else waits for the device
 KEEP = 60  # jobs that have ended and can still be asked for
 KEEP_S = 2 * 3600.0
 
@@ -23,12 +24,16 @@ Value = Any
 class Job:
     """One run: its newest value, and a flag that asks it to stop. Thread-safe."""
 
-    def __init__(self, session: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, session: str | None, clock: Callable[[], float] = time.monotonic, crowded: Callable[[], bool] = bool
+    ) -> None:
         self.id = secrets.token_urlsafe(12)
         self.session = session
         self.cancel = Flag()
         self.failure = ""  # a sentence, once it has failed
+        self.waiting = False  # for the device
         self._clock = clock
+        self._crowded = crowded
         self._news = threading.Condition()
         self._value: Value = None
         self._version = 0
@@ -51,8 +56,9 @@ class Job:
             self._value = value
             self._version += 1
             self._news.notify_all()
-            if not self._watchers and self._clock() - self._left_at > GRACE_S:
-                self.cancel.set()
+            alone_s = 0.0 if self._watchers else self._clock() - self._left_at
+        if alone_s > (CROWDED_S if self._crowded() else GRACE_S):
+            self.cancel.set()
 
     def end(self) -> None:
         with self._news:
@@ -97,7 +103,7 @@ class Jobs:
 
     def start(self, session: str | None, work: Callable[[Job], None]) -> Job:
         """Begin `work` in its own thread. It publishes on the job it is given, and must not raise."""
-        job = Job(session, self._clock)
+        job = Job(session, self._clock, self._somebody_waits)
         with self._guard:
             self._jobs[job.id] = job
             ended = [key for key, old in self._jobs.items() if old.over]
@@ -113,6 +119,10 @@ class Jobs:
 
         threading.Thread(target=run, name=f"run-{job.id[:4]}", daemon=True).start()
         return job
+
+    def _somebody_waits(self) -> bool:
+        with self._guard:
+            return any(job.waiting and not job.over for job in self._jobs.values())
 
     def adopt(self, ids: list[str], session: str | None) -> list[Job]:
         """The jobs of these ids that are still known, in the order of `ids`; from now on they are this session's."""

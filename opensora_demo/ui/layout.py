@@ -91,7 +91,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             js_on_load=None,
         )
         with gr.Tabs(elem_classes="os-tabs"):
-            with gr.Tab("Generate"), gr.Row(elem_classes="os-columns"):
+            with gr.Tab("Generate", render_children=True), gr.Row(elem_classes="os-columns"):
                 with gr.Column(elem_classes="os-left", min_width=320):
                     stage = Stage({"phase": "idle", "examples": examples}, **stage_props("stage", spec))
                 with gr.Column(elem_classes="os-right", min_width=320):
@@ -232,7 +232,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             visible=limits.edit,
                             info="0 keeps them; 0.4 lets the last 40 % of the way redraw them.",
                         )
-            with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
+            with gr.Tab("Compare guidance", render_children=True), gr.Column(elem_classes="os-compare"):
                 compare_prompt = PlainText(
                     label="Prompt",
                     lines=1,
@@ -284,8 +284,9 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                     )
                     compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=1, min_width=120)
                     stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=0, min_width=80)
-                plan = gr.Markdown("", elem_classes="os-hint", elem_id="plan")
-                compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
+                with gr.Column(elem_classes="os-plan"):
+                    plan = gr.Markdown("", elem_classes="os-hint", elem_id="plan")
+                    compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
                 grid = Compare({"phase": "idle"}, **stage_props("grid", spec))
                 with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
                     gr.Markdown(rules_text(), elem_classes="os-rules")
@@ -297,7 +298,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "last_frame": last_frame, "hint": hint, "edit": edit, "rules": rules, "compare": compare,
             "compare_note": compared_with, "stage": stage, "grid": grid, "scales": scales, "axis": axis, "rows": rows,
         }  # fmt: skip
-        form, compared = [named[name] for name in FORM], [named[name] for name in COMPARE_FORM]
+        form = [named[name] for name in FORM]
+        compared = [(named | {"prompt": compare_prompt})[name] for name in COMPARE_FORM]
         follows, picked = [named[name] for name in FOLLOWS], [named[name] for name in PICKED]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run: dict[str, Any] = {
@@ -326,7 +328,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         model.input(handlers.page_model, model, follows, **quick)
         gr.on([reference.change, model.change], handlers.page_crop, [reference, model], seen, **quick)
         prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
-        compare_prompt.input(None, compare_prompt, prompt, js=SAME_JS, **quick)
+        compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
         planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]
         gr.on(planned, handlers.page_plan, compared, plan, trigger_mode="always_last", **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)

@@ -70,7 +70,9 @@ class FakePipeline:
                 frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), 10 * k, np.uint8)
                 clips.append(Clip(frames=frames, request=request.column(k)))
                 yield Decoding(done=k + 1, total=total, clip=clips[-1])
-            yield Finished(clips=tuple(clips), seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown)
+            yield Finished(
+                clips=tuple(clips), seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown
+            )
         finally:
             self.running -= 1
             self.closed += 1

@@ -390,7 +390,11 @@ def test_a_stopped_comparison_keeps_what_it_has(handlers: Handlers, pipeline: An
     pipeline.at_step = stop_in_the_second_row
     last = comparison(handlers, axis="seed")[-1]
     assert last["phase"] == "stopped"
-    assert [[cell["state"] for cell in row] for row in last["cells"]] == [["done"] * 2, ["missing"] * 2, ["missing"] * 2]
+    assert [[cell["state"] for cell in row] for row in last["cells"]] == [
+        ["done"] * 2,
+        ["missing"] * 2,
+        ["missing"] * 2,
+    ]
 
 
 # --- settings from outside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from opensora_demo.ui.jobs import GRACE_S, KEEP, KEEP_S, Job, Jobs
+from opensora_demo.ui.jobs import CROWDED_S, GRACE_S, KEEP, KEEP_S, Job, Jobs
 
 
 class Clock:
@@ -68,6 +68,19 @@ def test_a_run_nobody_came_back_to_is_asked_to_stop() -> None:
     assert job.cancel.is_set()
     gate.release()
     assert list(job.watch()) == ["stopped"]
+
+
+def test_a_run_nobody_watches_ends_sooner_when_others_wait() -> None:
+    clock, gate = Clock(), threading.Semaphore(0)
+    all_jobs = Jobs(clock)
+    job, other = all_jobs.start("a", steps(gate, 9)), all_jobs.start("b", steps(gate, 9))
+    clock.now = 2 * CROWDED_S
+    job.publish("x")
+    assert not job.cancel.is_set()
+    other.waiting = True
+    job.publish("x")
+    assert job.cancel.is_set()
+    gate.release(20)
 
 
 def test_stop_reaches_the_runs_of_one_session() -> None:
