@@ -124,8 +124,8 @@ def command_compare(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
     finished = _run(build_bundle(spec), request)
-    labels = request.labels
-    write_mp4(out, compose_grid([c.frames for c in finished.clips], labels), request.fps, request.settings())
+    grid, fps = compose_grid([[c.frames for c in finished.clips]], request.labels, [request.prompt], [request.fps])
+    write_mp4(out, grid, fps, request.settings(), min_px=1)
     _report(out, request, finished)
 
 

@@ -48,11 +48,8 @@ const BAR = 28, GAP = 6;
 function geometry(view) {
   const [w, h] = view.cell, n = view.labels.length;
   if (!n) return { w: w * 2, h: h * 2, cells: [[0, 0, w * 2, h * 2]] };
-  const columns = n <= 4 ? n : Math.ceil(n / 2), rows = Math.ceil(n / columns), cells = [];
-  for (let i = 0; i < n; i++) {
-    cells.push([GAP + (i % columns) * (w + GAP), GAP + Math.floor(i / columns) * (h + BAR + GAP) + BAR, w, h]);
-  }
-  return { w: columns * (w + GAP) + GAP, h: rows * (h + BAR + GAP) + GAP, cells };
+  const cells = view.labels.map((_, i) => [GAP + i * (w + GAP), GAP + BAR, w, h]);
+  return { w: n * (w + GAP) + GAP, h: h + BAR + 2 * GAP, cells };
 }
 
 function drawStep(step, now) {

@@ -98,11 +98,13 @@ class Handlers:
             "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
             "unknown": list(done.unknown),
         }
-        frames = done.clips[0].frames
-        if len(done.clips) > 1:
-            frames = compose_grid([clip.frames for clip in done.clips], request.labels)
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
-        write_mp4(file, np.asarray(frames), request.fps, settings)
+        if len(done.clips) == 1:
+            write_mp4(file, np.asarray(done.clips[0].frames), request.fps, settings)
+        else:
+            clips = [np.asarray(clip.frames) for clip in done.clips]
+            grid, fps = compose_grid([clips], request.labels, [request.prompt], [request.fps])
+            write_mp4(file, grid, fps, settings, min_px=1)
         return file, settings
 
     # --- the page

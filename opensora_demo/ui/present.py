@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from opensora_demo import media
 from opensora_demo.catalog import ModelSpec
-from opensora_demo.media import MIN_FILE_PX, jpeg_strip
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview
 from opensora_demo.ui.runs import Loading, RunEvent, Waiting
 from opensora_demo.ui.words import SUMMARY, knows_words
@@ -62,10 +62,10 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     return [*pairs, ["fps", str(settings["fps"])], ["length", f"{length:.1f} s"]]
 
 
-def cell_px(height_px: int, width_px: int) -> list[int]:
-    """Width and height of a clip as its file has it: small ones are enlarged by a whole number."""
-    scale = max(-(-MIN_FILE_PX // min(height_px, width_px)), 1)
-    return [scale * width_px, scale * height_px]
+def cell_px(height_px: int, width_px: int, columns: int = 1) -> list[int]:
+    """Width and height of a clip as its file has it, alone or in a row of several."""
+    height, width = media.cell_px(height_px, width_px, columns)
+    return [width, height]
 
 
 def file_data(file: Path) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class RunView:
             "fps": request.fps,
             "frames": request.shape.frames,
             "latent": 1,
-            "cell": cell_px(request.shape.height_px, request.shape.width_px),
+            "cell": cell_px(request.shape.height_px, request.shape.width_px, len(request.columns)),
             "labels": list(request.labels) if compare else [],
             "chips": chips(request.settings()),
             "steps": self._steps,
@@ -144,7 +144,7 @@ class RunView:
             {
                 "i": done,
                 "t": round(event.t, 3),
-                "p": [jpeg_strip(p, PREVIEW_PX) for p in event.previews],
+                "p": [media.jpeg_strip(p, PREVIEW_PX) for p in event.previews],
             }
         )
         self._view["latent"] = int(event.previews[0].shape[0])
