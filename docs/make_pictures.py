@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 
 from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import NANO
-from opensora_demo.media import compose_grid
+from opensora_demo.grid import compose_grid
 from opensora_demo.pipeline import run
 from opensora_demo.types import Frames, parse_request
 
@@ -113,6 +113,7 @@ if __name__ == "__main__":
     rows = [np.concatenate(clips[i : i + 4], axis=2) for i in range(0, len(clips), 4)]
     save_animation(DOCS / "clips.webp", np.concatenate(rows, axis=1), 8)
     scales = [0.0, 1.0, 2.0, 4.0]
-    grid = compose_grid(generate(PROMPTS[4], scales, 3), [f"guidance {s:g}" for s in scales], min_px=128)
-    save_animation(DOCS / "guidance.webp", grid, 8)
+    clips = generate(PROMPTS[4], scales, 3)
+    grid, fps = compose_grid([clips], [f"guidance {s:g}" for s in scales], [""], [8], min_px=128)
+    save_animation(DOCS / "guidance.webp", grid, fps)
     picture_of_the_page(DOCS / "page.png")

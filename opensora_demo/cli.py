@@ -20,7 +20,8 @@ from typing import Any
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.errors import DemoError, RequestError
-from opensora_demo.media import compose_grid, read_reference, write_mp4
+from opensora_demo.grid import compose_grid
+from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
 from opensora_demo.weights import ASSETS, why_not
@@ -124,8 +125,8 @@ def command_compare(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
     finished = _run(build_bundle(spec), request)
-    labels = request.labels
-    write_mp4(out, compose_grid([c.frames for c in finished.clips], labels), request.fps, request.settings())
+    grid, fps = compose_grid([[c.frames for c in finished.clips]], request.labels, [request.prompt], [request.fps])
+    write_mp4(out, grid, fps, request.settings(), min_px=1)
     _report(out, request, finished)
 
 

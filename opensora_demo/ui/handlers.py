@@ -21,7 +21,8 @@ import gradio as gr
 
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
-from opensora_demo.media import compose_grid, read_reference, read_settings, write_mp4, write_png, write_sprite
+from opensora_demo.grid import compose_grid
+from opensora_demo.media import MIN_FILE_PX, read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import Reader, load_reader
@@ -160,7 +161,7 @@ class Handlers:
         if len(done.clips) > 1:
             frames, fps = compose_grid([[clip.frames for clip in done.clips]], request.labels, [""], [fps])
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
-        write_mp4(file, frames, fps, settings)
+        write_mp4(file, frames, fps, settings, min_px=MIN_FILE_PX if len(done.clips) == 1 else 1)
         return file, settings
 
     def _work(self, job: Job, view: RunView | CompareView, run: Callable[[float], None]) -> None:
@@ -222,7 +223,8 @@ class Handlers:
                 file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
                 clips = [[clip.frames for clip in of_row] for of_row in view.clips]
                 frames, fps = compose_grid(clips, requests[0].labels, labels, [r.fps for r in requests])
-                write_mp4(file, frames, fps, {"prompt": requests[0].prompt, "rows": [r.settings() for r in requests]})
+                settings = {"prompt": requests[0].prompt, "rows": [r.settings() for r in requests]}
+                write_mp4(file, frames, fps, settings, min_px=1)
                 job.publish(view.finish(file, self.clock() - begin))
 
             self._work(job, view, run)
