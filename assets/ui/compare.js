@@ -2,7 +2,7 @@
 // Text that a person wrote is only ever set with textContent. Everything here draws what Python said in props.value:
 // rows of runs, columns of guidance, every clip as one picture of all its frames. One clock moves them all.
 const $ = (selector) => element.querySelector(selector);
-const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = props.name, TITLE = "Open-Sora Demo";
+const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = "grid", TITLE = "Open-Sora Demo";
 const about = () => props.about || {};
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 const MARKS = ["colour", "shape", "motion", "background"], WORD = { background: "place" };
@@ -275,12 +275,12 @@ const shape = (tag, attributes, text) => {
 };
 // One small plot: values (or null) over the columns, a line for each rule.
 function plot(title, values, format, high) {
-  const view = state.view, W = 320, H = 112, left = 8, right = 8, top = 20, bottom = 22, n = view.columns.length;
+  const view = state.view, W = 320, H = 128, left = 8, right = 8, top = 20, bottom = 22, n = view.columns.length;
   const svg = shape("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", class: "oc-plot" });
   const known = values.map((value, i) => [i, value]).filter(([, value]) => value !== null);
   const words = known.map(([i, value]) => view.columns[i].label + ": " + format(value)).join("; ");
   svg.setAttribute("aria-label", title + ". " + words);
-  const most = high || Math.max(...known.map(([, value]) => value), 1e-9) * 1.15;
+  const most = high || Math.max(...known.map(([, value]) => value), 1e-9) * 1.45;
   const x = (i) => left + ((i + 0.5) / n) * (W - left - right), y = (v) => top + (1 - v / most) * (H - top - bottom);
   svg.append(shape("text", { x: left, y: 12, class: "oc-plot-title" }, title));
   svg.append(shape("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "oc-axis" }));

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, find_model
-from opensora_demo.types import Range
+from opensora_demo.types import RULE_TITLES, Range
 from opensora_demo.ui.api import Api
 from opensora_demo.ui.compare import AXES
 from opensora_demo.ui.components import (
@@ -73,7 +73,9 @@ def slider(span: Range | None, label: str, info: str) -> gr.Slider:
 
 def rules_text() -> str:
     """The guidance rules as a table."""
-    rows = [f"| {name} | {formula} | {use} | {source} |" for name, (formula, use, source) in RULE_NOTES.items()]
+    rows = [
+        f"| {RULE_TITLES[name]} | {formula} | {use} | {source} |" for name, (formula, use, source) in RULE_NOTES.items()
+    ]
     return "\n".join(["| rule | prediction | what for | source |", "|---|---|---|---|", *rows])
 
 

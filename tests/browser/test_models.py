@@ -13,14 +13,10 @@ from PIL import Image
 from opensora_demo.catalog import find_model
 from opensora_demo.ui.controls import listed_title
 from opensora_demo.weights import missing_files
-from tests.browser.test_page import PLAYING, Visit, box, text, wait
+from tests.browser.test_page import FORM_HOLDS, PLAYING, Visit, box, text, wait
 
 pytestmark = pytest.mark.browser
 
-FORM_HOLDS = """([selector, value]) => {
-  const field = document.querySelector(selector);
-  return field !== null && field.value === value;
-}"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
