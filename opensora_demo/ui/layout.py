@@ -13,6 +13,7 @@ from opensora_demo.ui.components import (
     UI_ASSETS,
     AnyValue,
     Composer,
+    Explain,
     PlainDropdown,
     PlainRadio,
     PlainSlider,
@@ -32,6 +33,7 @@ from opensora_demo.ui.controls import (
     motion_info,
     stage_props,
 )
+from opensora_demo.ui.explaining import Explaining
 from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS
@@ -211,6 +213,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                     stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=1, min_width=80)
                 compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
                 grid = Stage({"phase": "idle"}, **stage_props("grid", spec))
+            with gr.Tab("How it works"):
+                explain = Explain({"phase": "idle"}, elem_id="explain")
 
         optional = [rule, image_guidance, motion_score]
         form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *optional, seed, model]
@@ -241,6 +245,10 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)
         model.input(handlers.page_model, model, follows, **quick)
+        explaining = Explaining(handlers)
+        explain.explain(explaining.page_explain, [prompt, seed, model], explain, **run)
+        explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)
+        explain.halt(handlers.page_stop, None, None, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
         add_api(handlers)
     return page

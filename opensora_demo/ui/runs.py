@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event as Flag
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled
@@ -16,6 +16,7 @@ from opensora_demo.types import Event, GenerationRequest
 
 POLL_S = 0.2  # how often a waiting run looks at its cancel flag
 
+E = TypeVar("E")
 Generate = Callable[[ModelBundle, GenerationRequest, Flag], Iterator[Event]]
 
 
@@ -67,8 +68,13 @@ class Runs:
         return len(flags)
 
 
-def stream(bundles: BundleSource, generate: Generate, request: GenerationRequest, cancel: Flag) -> Iterator[RunEvent]:
-    """Loading, Waiting while others use the device, then the pipeline's events. Raises Cancelled once `cancel` is set.
+def stream(
+    bundles: BundleSource,
+    generate: Callable[[ModelBundle, GenerationRequest, Flag], Iterator[E]],
+    request: GenerationRequest,
+    cancel: Flag,
+) -> Iterator[Loading | Waiting | E]:
+    """Loading, Waiting while others use the device, then what `generate` yields. Raises Cancelled once `cancel` is set.
 
     The lock is released whichever way this ends: the end, an error, or its consumer closing it.
     """
