@@ -98,6 +98,22 @@ function tile(h, w, label) {
   return { box, frame, canvas, name };
 }
 
+// A chart that is drawn anew for every width, so that its text keeps its size; at most H high, lower where it is narrow.
+function chartOf(H, label, act) {
+  const node = svg("svg", { class: "ox-svg", role: "img", "aria-label": label, height: H });
+  let width = 0;
+  const draw = () => {
+    if (!node.clientWidth && !width) return;
+    width = node.clientWidth || width;
+    const height = Math.min(H, Math.round(width * 0.56));
+    node.setAttribute("height", height);
+    node.setAttribute("viewBox", "0 0 " + width + " " + height);
+    act(node, width, height);
+  };
+  new ResizeObserver(() => node.clientWidth !== width && draw()).observe(node);
+  return { node, draw };
+}
+
 // At most `most` of n indices, evenly spread, ends included.
 const spread = (n, most) => [...new Set(Array.from({ length: Math.min(n, most) }, (_, i) => Math.round((i * (n - 1)) / Math.max(Math.min(n, most) - 1, 1))))];
 
@@ -127,45 +143,44 @@ function drawTokens(body, data, all) {
   const parts = [...new Set(data.curves.map((c) => c.part))], names = [...new Set(data.curves.map(label))];
   const layers = Math.max(...data.curves.map((c) => c.layer)) + 1;
   const charts = make("div", "ox-charts"), keys = make("div", "ox-keys");
-  const W = 400, H = 168, L = 32, B = 24, last = data.times.length - 1;
-  const X = (i) => L + (i / last) * (W - L - 4);
+  const H = 168, L = 32, B = 24, last = data.times.length - 1;
+  const X = (i, W) => L + (i / last) * (W - L - 4);
   const style = (curve, node) => {
     node.setAttribute("stroke-opacity", (0.35 + (0.65 * (curve.layer + 1)) / layers).toFixed(2));
     if (curve.dashed) node.setAttribute("stroke-dasharray", "4 3");
   };
-  const kept = { time: null, markers: [], lines: [], chips: new Map() };
+  const kept = { charts: [], chips: new Map() };
   const kinds = ["gate", "scale", "shift"], modes = ["size", "change since t = 1"];
 
   function plot() {
     const kind = kinds[pick.vector], mode = pick.mode;
     const top = Math.max(...data.curves.map((c) => largest(c[kind][mode]))) * 1.05 || 1;
     const Y = (v) => 8 + (1 - v / top) * (H - B - 8);
-    kept.markers = [];
-    kept.lines = [];
-    charts.replaceChildren(...parts.map((part) => {
-      const box = make("div", "ox-chart");
-      box.append(make("span", "", part === "mlp" ? "MLP" : part[0].toUpperCase() + part.slice(1)));
-      const chart = svg("svg", { class: "ox-svg", viewBox: "0 0 " + W + " " + H, role: "img", "aria-label": kind + " of every block's " + part + " over flow time" });
-      chart.append(svg("path", { class: "ox-axis", d: "M" + L + " 8V" + (H - B) + "H" + (W - 4) }));
+    kept.charts = parts.map((part) => chartOf(H, kind + " of every block's " + part + " over flow time", (chart, W) => {
+      chart.replaceChildren(svg("path", { class: "ox-axis", d: "M" + L + " 8V" + (H - B) + "H" + (W - 4) }));
       for (const [v, y] of [[0, H - B], [top / 1.05, Y(top / 1.05)]]) chart.append(svg("text", { x: L - 6, y: y + 4, "text-anchor": "end" }, v.toFixed(v < 1 ? 2 : 1)));
-      for (const t of [1, 0.5, 0]) chart.append(svg("text", { x: X((1 - t) * last), y: H - 6, "text-anchor": t === 1 ? "start" : t === 0 ? "end" : "middle" }, t === 1 ? "t = 1, noise" : t === 0 ? "0, clip" : "0.5"));
-      for (const curve of data.curves.filter((c) => c.part === part)) {
-        const line = svg("path", { class: "ox-line", d: polyline(curve[kind][mode].map((v, i) => [X(i), Y(v)])) });
-        style(curve, line);
-        chart.append(line);
-        kept.lines.push({ line, name: label(curve) });
+      for (const [t, text, anchor] of [[1, "t = 1, noise", "start"], [0.5, "0.5", "middle"], [0, "0, clip", "end"]]) {
+        chart.append(svg("text", { x: X((1 - t) * last, W), y: H - 6, "text-anchor": anchor }, text));
       }
-      const marker = svg("path", { class: "ox-marker" });
-      chart.append(marker);
-      kept.markers.push(marker);
-      box.append(chart);
+      for (const curve of data.curves.filter((c) => c.part === part)) {
+        const line = svg("path", { class: "ox-line", d: polyline(curve[kind][mode].map((v, i) => [X(i, W), Y(v)])) });
+        style(curve, line);
+        line.classList.toggle("ox-on", label(curve) === pick.block);
+        line.classList.toggle("ox-off", Boolean(pick.block) && label(curve) !== pick.block);
+        chart.append(line);
+      }
+      chart.append(svg("path", { class: "ox-marker", d: "M" + X(pick.time, W).toFixed(1) + " 8V" + (H - B) }));
+    }));
+    charts.replaceChildren(...parts.map((part, i) => {
+      const box = make("div", "ox-chart");
+      box.append(make("span", "", part === "mlp" ? "MLP" : part[0].toUpperCase() + part.slice(1)), kept.charts[i].node);
       return box;
     }));
     follow();
   }
   function follow() {
     const i = pick.time, t = data.times[i], kind = kinds[pick.vector];
-    for (const marker of kept.markers) marker.setAttribute("d", "M" + X(i).toFixed(1) + " 8V" + (H - B));
+    for (const chart of kept.charts) chart.draw();
     // The run's own step nearest to this time; behind the last one, where it arrived.
     let step = 0;
     flow.times.forEach((time, k) => (step = Math.abs(time - t) < Math.abs(flow.times[step] - t) ? k : step));
@@ -175,10 +190,6 @@ function drawTokens(body, data, all) {
       const own = data.curves.filter((c) => label(c) === name);
       value.textContent = own.map((c) => two(c[kind][pick.mode][i])).join(" / ");
       node.setAttribute("aria-pressed", String(name === pick.block));
-    }
-    for (const { line, name } of kept.lines) {
-      line.classList.toggle("ox-on", name === pick.block);
-      line.classList.toggle("ox-off", Boolean(pick.block) && name !== pick.block);
     }
   }
 
@@ -203,7 +214,7 @@ function drawTokens(body, data, all) {
     frames,
     slider("Flow time", 0, last, 1, "time", Math.round(last * 0.4), (i) => "t = " + two(data.times[i]), () => follow()),
     row, charts, keys,
-    make("p", "ox-note", "Root mean square over a vector's channels, for each block; darker is deeper, dashed is a block over time. Press a block to follow it."),
+    make("p", "ox-note", "Root mean square over a vector's channels, for each block; the deeper the block, the stronger its line; dashed is over time. Press a block to follow it."),
   );
   plot();
 }
@@ -304,7 +315,7 @@ function drawAttention(body, data) {
     const texts = maps.filter((m) => m.kind === "text"), order = maps.filter((m) => m.kind !== "text").map((m) => m.kind);
     const rows = texts.map((map) => row_of.text(map, f, p)), most = largest(rows.flat()) || 1;
     if (rows.length && data.shared) said.push("to words in all " + two(rows[0].reduce((a, b) => a + b, 0)));
-    note.textContent = "Brightest: " + said.join(", ") + ".";
+    note.textContent = "Brightest: " + said.join(", ") + "." + (texts.length ? " A word's token has read its neighbours in the text encoder, so it may speak for them too." : "");
     if (!rows.length) return;
     const titles = rows.length === 1 ? ["Reads"] : order.map((kind) => "After " + (kind === "space" ? "space" : "time"));
     rows.forEach((weights, r) => {
@@ -333,7 +344,7 @@ function drawAttention(body, data) {
 
   const controls = make("div", "ox-row");
   controls.append(
-    options("Layer", Array.from({ length: layers }, (_, i) => String(i + 1)), "layer", layers - 1, show),
+    options("Layer", Array.from({ length: layers }, (_, i) => String(i + 1)), "layer", 0, show),
     ...(data.heads > 1 ? [options("Head", ["mean", ...Array.from({ length: data.heads }, (_, i) => String(i + 1))], "head", 0, show)] : []),
     options("t", data.looks.map((look) => two(look.t)), "look", 1, show),
   );
@@ -439,7 +450,7 @@ function drawCoding(body, data) {
     bars.setAttribute("aria-label", "moved by " + change.latents.map(two).join(", "));
     painters.forEach((act) => act());
   }
-  body.append(slider("Negative from", 0, data.changes.length - 1, 1, "change", data.changes.length - 1, (i) => "frame " + (data.changes[i].frame + 1), show));
+  lanes.append(make("span"), slider("Negative from", 0, data.changes.length - 1, 1, "change", data.changes.length - 1, (i) => "frame " + (data.changes[i].frame + 1), show));
   keepSize(body, show);
   show();
 }
@@ -467,96 +478,97 @@ function head(pen, [ax, ay], [bx, by], className, size) {
 }
 
 function drawFlow(body, data) {
-  const W = 640, H = 336, total = data.times.length;
-  const near = data.estimates.filter(([x, y]) => Math.hypot(x - 0.5, y) < 1.6);
-  const { at } = plane([...data.points, ...near, [0, 0], [1, 0]], W, H, 32);
-  const chart = svg("svg", { class: "ox-svg", viewBox: "0 0 " + W + " " + H, role: "img", "aria-label": "The way of the run from noise to the clip, on a plane" });
-  chart.style.overflow = "hidden";
-  const still = svg("g"), moving = svg("g"), places = data.points.map(at), guesses = data.estimates.map(at);
-  guesses.forEach((guess, i) => still.append(svg("path", { class: "ox-faint", d: polyline([places[i], guess]) })));
-  still.append(svg("path", { class: "ox-straight", d: polyline([at([0, 0]), at([1, 0])]) }), svg("path", { class: "ox-way", d: polyline(places) }));
-  places.forEach(([cx, cy], i) => i && still.append(svg("circle", { class: "ox-dot", cx, cy, r: 3 })));
-  for (const [point, text, anchor] of [[[0, 0], "noise", "start"], [[1, 0], "clip", "middle"]]) {
-    const [cx, cy] = at(point);
-    still.append(svg("circle", { class: "ox-end", cx, cy, r: 5 }), svg("text", { class: "ox-name", x: cx - (anchor === "start" ? 5 : 0), y: cy + 22, "text-anchor": anchor }, text));
-  }
-  chart.append(still, moving);
-  const first = data.noisy[0], middle = first.n >> 1;
-  const noisy = tile(first.h, first.w), clean = tile(first.h, first.w);
-  function show() {
-    const i = pick.step, [cx, cy] = places[i], [gx, gy] = guesses[i];
-    moving.replaceChildren(
+  const total = data.times.length, near = data.estimates.filter(([x, y]) => Math.hypot(x - 0.5, y) < 1.6);
+  const chart = chartOf(336, "The way of the run from noise to the clip, on a plane", (pen, W, tall) => {
+    const i = pick.step, { at } = plane([...data.points, ...near, [0, 0], [1, 0]], W, tall, 32);
+    const places = data.points.map(at), guesses = data.estimates.map(at);
+    pen.replaceChildren(...guesses.map((guess, k) => svg("path", { class: "ox-faint", d: polyline([places[k], guess]) })));
+    pen.append(svg("path", { class: "ox-straight", d: polyline([at([0, 0]), at([1, 0])]) }), svg("path", { class: "ox-way", d: polyline(places) }));
+    places.forEach(([cx, cy], k) => k && pen.append(svg("circle", { class: "ox-dot", cx, cy, r: 3 })));
+    for (const [point, text] of [[[0, 0], "noise"], [[1, 0], "clip"]]) {
+      const [cx, cy] = at(point);
+      pen.append(svg("circle", { class: "ox-end", cx, cy, r: 5 }), svg("text", { class: "ox-name", x: cx, y: cy + 22, "text-anchor": "middle" }, text));
+    }
+    const [cx, cy] = places[i], [gx, gy] = guesses[i];
+    pen.append(
       svg("path", { class: "ox-ahead", d: polyline([[cx, cy], [gx, gy]]) }),
       svg("circle", { class: "ox-guess", cx: gx, cy: gy, r: 5 }),
       svg("circle", { class: "ox-dot ox-now", cx, cy, r: 6 }),
     );
+  });
+  const first = data.noisy[0], middle = first.n >> 1;
+  const noisy = tile(first.h, first.w), clean = tile(first.h, first.w);
+  function show() {
+    const i = pick.step;
+    chart.draw();
     paint(noisy.canvas, data.noisy[i], middle, true);
     paint(clean.canvas, data.clean[i], middle, true);
     noisy.name.textContent = "x at t = " + two(data.times[i]);
     clean.name.textContent = "the clip it expects";
   }
-  const split = make("div", "ox-split"), side = make("div", "ox-side");
-  side.append(noisy.box, clean.box);
-  split.append(chart, side);
-  body.append(
-    split,
+  const split = make("div", "ox-split"), main = make("div", "ox-main"), side = make("div", "ox-side");
+  main.append(
+    chart.node,
     slider("Step", 0, total - 1, 1, "step", Math.round(total / 4), (i) => i + 1 + " of " + total, show),
-    make("p", "ox-note", "Dotted: the straight line. Both axes in the same unit. Pictures: the middle latent frame, each channel weighed into colour."),
+    make("p", "ox-note", "Dotted: the straight line. Both axes in the same unit. Pictures: the middle latent frame, its channels weighed into colour."),
   );
+  side.append(noisy.box, clean.box);
+  split.append(main, side);
+  body.append(split);
   show();
 }
 
 // --- 5: guidance -------------------------------------------------------------------------------------------------
 
 function drawGuidance(body, data) {
-  const W = 640, H = 336, total = data.pulls.length;
-  const chart = svg("svg", { class: "ox-svg", viewBox: "0 0 " + W + " " + H, role: "img", "aria-label": "Predictions without and with the prompt, and their mix, as arrows" });
-  chart.style.overflow = "hidden";
-  const tiles = ["u, no prompt", "c, the prompt", ""].map((name) => tile(data.h, data.w, name));
-  const split = make("div", "ox-split"), side = make("div", "ox-side"), numbers = make("div");
-  const middle = data.n >> 1, size = data.h * data.w * 3;
+  const total = data.pulls.length, middle = data.n >> 1, size = data.h * data.w * 3;
+  const tiles = ["u, no prompt", "c, the prompt", ""].map((name) => tile(data.h, data.w, name)), numbers = make("div");
   const mix = (pull, s) => {
     pull.a ||= whole(pull.null);
     pull.b ||= whole(pull.prompt);
     const rgb = new Uint8Array(size);
-    for (let i = 0, k = middle * size; i < size; i++, k++) rgb[i] = clamp(Math.round((((pull.a[k] + s * (pull.b[k] - pull.a[k])) / data.unit + 1) * 255) / 2), 0, 255);
+    for (let i = 0, k = middle * size; i < size; i++, k++) {
+      rgb[i] = clamp(Math.round((((pull.a[k] + s * (pull.b[k] - pull.a[k])) / data.unit + 1) * 255) / 2), 0, 255);
+    }
     return { h: data.h, w: data.w, data: rgb };
   };
-  function show() {
-    const pull = data.pulls[pick.pull], s = pick.scale, u = [pull.u, 0], c = pull.c;
-    const at_scale = (k) => [u[0] + k * (c[0] - u[0]), k * c[1]], g = at_scale(s);
-    const { at } = plane([[0, 0], u, c, at_scale(data.most)], W, H, 40), o = at([0, 0]);
-    chart.replaceChildren(svg("path", { class: "ox-straight", d: polyline([at(u), at(at_scale(data.most))]) }));
+  const chart = chartOf(224, "Predictions without and with the prompt, and their mix, as arrows", (pen, W, tall) => {
+    const pull = data.pulls[pick.pull], far = Math.hypot(pull.c[0] - pull.u, pull.c[1]) || 1;
+    // Turned so that c - u lies to the right: every mix stands on one level line.
+    const right = [(pull.c[0] - pull.u) / far, pull.c[1] / far], side = pull.u * right[1] < 0 ? -1 : 1;
+    const u = [pull.u * right[0], side * pull.u * right[1]], mixed = (s) => [u[0] + s * far, u[1]];
+    const { at } = plane([[0, 0], u, mixed(1), mixed(data.most)], W, tall, 40), o = at([0, 0]), apart = at(mixed(1))[0] - at(u)[0];
+    pen.replaceChildren(svg("path", { class: "ox-straight", d: polyline([at(u), at(mixed(data.most))]) }));
     for (let k = 0; k <= data.most; k++) {
-      const [cx, cy] = at(at_scale(k));
-      chart.append(svg("circle", { class: "ox-fill-null", cx, cy, r: 2 }));
-      if (k > 1) chart.append(svg("text", { x: cx + 10, y: cy + 4 }, "s = " + k));
+      const [x, y] = at(mixed(k));
+      pen.append(svg("circle", { class: "ox-fill-null", cx: x, cy: y, r: 2 }));
+      if (k > 1 && (apart > 24 || k === data.most)) pen.append(svg("text", { x, y: y - 12, "text-anchor": "middle" }, k === data.most ? "s = " + k : k));
     }
-    for (const [tip, name, size_px] of [[u, "null", 12], [c, "prompt", 12], [g, "mix", 14]]) {
-      const to = at(tip);
-      chart.append(svg("path", { class: "ox-arrow ox-" + name, d: polyline([o, to]) }));
-      head(chart, o, to, "ox-fill-" + name, size_px);
+    for (const [tip, name, length] of [[u, "null", 12], [mixed(1), "prompt", 12], [mixed(pick.scale), "mix", 14]]) {
+      pen.append(svg("path", { class: "ox-arrow ox-" + name, d: polyline([o, at(tip)]) }));
+      head(pen, o, at(tip), "ox-fill-" + name, length);
     }
-    const [ux, uy] = at(u), [cx, cy] = at(c);
-    chart.append(svg("circle", { class: "ox-end", cx: o[0], cy: o[1], r: 4 }));
-    chart.append(svg("text", { class: "ox-name", x: ux + 8, y: uy + 16 }, "u"), svg("text", { class: "ox-name", x: cx + 8, y: cy + (cy > uy - 14 ? -8 : 4) }, "c"));
-    paint(tiles[0].canvas, mix(pull, 0), 0, true);
-    paint(tiles[1].canvas, mix(pull, 1), 0, true);
-    paint(tiles[2].canvas, mix(pull, s), 0, true);
+    const [ux, uy] = at(u), [cx, cy] = at(mixed(1));
+    pen.append(svg("circle", { class: "ox-end", cx: o[0], cy: o[1], r: 4 }));
+    pen.append(svg("text", { class: "ox-name", x: ux - 8, y: uy - 8, "text-anchor": "end" }, "u"), svg("text", { class: "ox-name", x: cx + 2, y: cy - 12 }, "c"));
+  });
+  function show() {
+    const pull = data.pulls[pick.pull], s = pick.scale, c = pull.c;
+    chart.draw();
+    tiles.forEach(({ canvas }, i) => paint(canvas, mix(pull, [0, 1, s][i]), 0, true));
     tiles[2].name.textContent = "s = " + s;
     numbers.replaceChildren(facts([
-      ["|u|", two(pull.u)], ["|c|", two(pull.norm)], ["|c - u|", two(Math.hypot(c[0] - u[0], c[1]))],
-      ["|u + s (c - u)|", two(Math.hypot(...g))], ["cosine of u, c", pull.cosine.toFixed(3)],
+      ["|u|", two(pull.u)], ["|c|", two(pull.norm)], ["|c \u2212 u|", two(Math.hypot(c[0] - pull.u, c[1]))],
+      ["|u + s (c \u2212 u)|", two(Math.hypot(pull.u + s * (c[0] - pull.u), s * c[1]))], ["cosine of u and c", pull.cosine.toFixed(3)],
     ]));
   }
-  side.append(...tiles.map((t) => t.box));
-  split.append(chart, side);
-  const controls = make("div", "ox-row");
+  const said = make("div", "ox-said"), controls = make("div", "ox-row");
   controls.append(
-    slider("Scale s", 0, data.most, 0.5, "scale", data.scale, (s) => "s = " + s, show),
+    slider("Scale", 0, data.most, 0.5, "scale", data.scale, (s) => "s = " + s, show),
     slider("Step", 0, total - 1, 1, "pull", 0, (i) => "t = " + two(data.pulls[i].t), show),
   );
-  body.append(split, controls, numbers);
+  said.append(...tiles.map((t) => t.box), numbers);
+  body.append(chart.node, controls, said);
   show();
 }
 

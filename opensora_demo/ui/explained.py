@@ -27,7 +27,7 @@ View = dict[str, Any]
 SMALL_PX = 24  # latents are sent with at most so many places a side
 CLIP_PX = 64  # frames of the clip
 MIX_UNIT = 4096  # of the estimates that guidance mixes: 1.0, white, in 16 bits
-MOST_SCALE = 10.0  # of the slider of guidance scales
+MOST_SCALE = 8.0  # of the slider of guidance scales
 
 
 def _b64(array: Any) -> str:
@@ -107,14 +107,11 @@ def attention_view(part: Attentions, spec: ModelSpec) -> View:
     kinds = {found.kind for found in part.looks[0][2]}
     match spec.text_mode:
         case "pooled vector":
-            fact = "This model gets the whole prompt as one vector, added to the time: there are no words to attend to."
+            fact = "Here the whole prompt is one vector, added to the time: there are no words to attend to."
         case "token concatenation":
-            fact = (
-                "This model joins words and patches in one sequence: a patch divides one whole among the words and "
-                "all patches."
-            )
+            fact = "Here words and patches stand in one sequence: the weights of both together add up to one."
         case "cross-attention":
-            fact = "This model reads the prompt by cross-attention, apart from the patches: each divides its own whole."
+            fact = "Here words are read by cross-attention, whose weights add up to one by themselves."
     if kinds >= {"space", "time"}:
         fact += " Patches attend within their frame, then to their own place in every frame."
     return {
