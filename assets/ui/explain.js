@@ -142,6 +142,7 @@ function drawTokens(body, data, all) {
   const label = (curve) => (curve.of ? curve.name + " " + curve.of : curve.name);
   const parts = [...new Set(data.curves.map((c) => c.part))], names = [...new Set(data.curves.map(label))];
   const layers = Math.max(...data.curves.map((c) => c.layer)) + 1;
+  const titles = { attention: "Attention", mlp: "MLP", "attention and mlp": "Attention and MLP" };
   const charts = make("div", "ox-charts"), keys = make("div", "ox-keys");
   const H = 168, L = 32, B = 24, last = data.times.length - 1;
   const X = (i, W) => L + (i / last) * (W - L - 4);
@@ -173,7 +174,7 @@ function drawTokens(body, data, all) {
     }));
     charts.replaceChildren(...parts.map((part, i) => {
       const box = make("div", "ox-chart");
-      box.append(make("span", "", part === "mlp" ? "MLP" : part[0].toUpperCase() + part.slice(1)), kept.charts[i].node);
+      box.append(make("span", "", titles[part]), kept.charts[i].node);
       return box;
     }));
     follow();

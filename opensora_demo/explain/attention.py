@@ -65,7 +65,8 @@ def count_weights(network: Network, grid: Grid, words: int) -> int:
         case STDiT3():
             weights = network.cfg.depth * (over_both + 2 * text)
         case STDiT3V13():
-            weights = network.cfg.depth * ((over_all if network.cfg.window else over_both) + 2 * text)
+            in_time = (over_all if network.cfg.window else tokens * t) + text if network.cfg.temporal else 0
+            weights = network.cfg.depth * (tokens * s + text + in_time)
         case MMDiT():
             weights = (network.cfg.depth + network.cfg.depth_single) * (over_all + text)
         case never:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from opensora_demo.codecs.base import Codec
+from opensora_demo.codecs.dc_ae import DcAe
+from opensora_demo.codecs.hunyuan import HunyuanVAE
 from opensora_demo.codecs.vae_v13 import VaeV13
 from opensora_demo.codecs.video_vae import VideoVAE
 from opensora_demo.preview import fit_matrix, latent_to_rgb
@@ -37,12 +39,13 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Coding:
     """`spans` are the frames [first, end) that each latent frame stands for; `psnr` in dB is of the decoded clip
-    against the clip. `changes` is empty for a picture."""
+    against the clip; `causal` says whether the codec is made so. `changes` is empty for a picture."""
 
     stages: tuple[Stage, ...]
     spans: tuple[tuple[int, int], ...]
     changes: tuple[Change, ...]
     psnr: float
+    causal: bool
 
 
 def psnr(video: Tensor, other: Tensor) -> float:
@@ -51,8 +54,21 @@ def psnr(video: Tensor, other: Tensor) -> float:
     return min(float(-10 * error.clamp(min=1e-12).log10()), 99.0)
 
 
+def _time_factor(codec: Codec) -> int:
+    """Frames that one latent frame stands for."""
+    match codec:
+        case VideoVAE():
+            return codec.cfg.temporal.time_factor
+        case VaeV13() | HunyuanVAE() | DcAe():
+            return codec.cfg.time_factor
+        case _:
+            return 1
+
+
 def spans_of(codec: Codec, frames: int, height_px: int, width_px: int) -> tuple[tuple[int, int], ...]:
-    """Frames [first, end) of each latent frame. What a codec pads, or gives the first frame alone, is in front."""
+    """Frames [first, end) of each latent frame. What a codec pads, or gives the first frame alone, is in front, so the
+    groups are full at the end."""
+    factor = _time_factor(codec)
     chunk = codec.cfg.chunk_frames or frames if isinstance(codec, VideoVAE | VaeV13) else frames
     stride = chunk - 1 if isinstance(codec, VaeV13) and codec.cfg.overlap and 1 < chunk < frames else chunk
     last = frames - (chunk - stride)  # with an overlap, the shared frame begins no chunk of its own
@@ -60,9 +76,8 @@ def spans_of(codec: Codec, frames: int, height_px: int, width_px: int) -> tuple[
     for start in range(0, last, stride):
         count = min(chunk, frames - start)
         latents = codec.latent_size(count, height_px, width_px)[0]
-        step = -(-count // latents)
-        ends = [start + count - (latents - j - 1) * step for j in range(latents)]
-        spans += [(max(end - step, start), end) for end in ends]
+        ends = [start + count - (latents - j - 1) * factor for j in range(latents)]
+        spans += [(max(end - factor, start), end) for end in ends]
     return tuple(spans)
 
 
@@ -101,4 +116,4 @@ def code(codec: Codec, video: Tensor, matrix: Tensor) -> Iterator[Coding | None]
         apart = (codec.encode(changed) - latents)[0].float().square().mean((0, 2, 3)).sqrt()
         changes.append(Change(first, tuple(apart.tolist())))
         yield None
-    yield Coding(tuple(stages), spans, tuple(changes), psnr(video, decoded))
+    yield Coding(tuple(stages), spans, tuple(changes), psnr(video, decoded), codec.copies == 0)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from threading import Event as Flag
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opensora_demo.bundle import ModelBundle, Network
@@ -85,10 +87,13 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guided:
-    """Both branches at every step; None where a model has one branch only."""
+    """Both branches at every step; no pulls where a model has one branch only. `pictures` are of the x0 that the null
+    prompt and the prompt speak of, (t', h', w', 3), white at 1 and black at -1 and not clipped: their mix is the
+    picture of the mix."""
 
     scale: float
     pulls: tuple[Pull, ...]
+    pictures: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
 
 Part = Progress | Tokens | Attentions | Flow | Guided | Coding
@@ -145,6 +150,12 @@ def _told(maps: list[Map], words: int, average: bool) -> tuple[Map, ...]:
     return tuple(out)
 
 
+def _rgb(latent: Tensor, matrix: Tensor) -> NDArray[np.float32]:
+    """A latent (c, t, h, w) as a picture (t, h, w, 3) that is not clipped."""
+    picture: NDArray[np.float32] = (torch.einsum("cthw,cr->thwr", latent, matrix[:-1]) + matrix[-1]).numpy()
+    return picture
+
+
 @torch.inference_mode()
 def explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Part]:
     """Run a request of one clip without given frames: Progress, and each part once. Raises Cancelled at the next step
@@ -192,18 +203,22 @@ def _explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
                 looks.append((index, step.t, _told(recorder.maps, len(words), average)))
             yield progress(f"Denoising {len(taken)} of {step.total}")
 
-    matrix = bundle.preview_matrix
+    matrix = bundle.preview_matrix.float().cpu()
     xs: list[Tensor] = [step.start[0].float().cpu() for step in taken] + [taken[-1].x[0].float().cpu()]
     clean = [step.x0[0].float().cpu() for step in taken]
     yield Flow(
         times=tuple(step.t for step in taken),
-        noisy=tuple(latent_to_rgb(x, matrix.cpu()) for x in xs[:-1]),
-        clean=tuple(latent_to_rgb(x, matrix.cpu()) for x in clean),
+        noisy=tuple(latent_to_rgb(x, matrix) for x in xs[:-1]),
+        clean=tuple(latent_to_rgb(x, matrix) for x in clean),
         path=path_of(xs, clean),
     )
     guided = sampler.guided_channels if isinstance(sampler, IddpmConfig) else None
     pulls = [pull for step in taken if (pull := pull_of(step, guided)) is not None]
-    yield Guided(scale=request.guidance[0], pulls=tuple(pulls))
+    yield Guided(
+        scale=request.guidance[0],
+        pulls=tuple(pulls),
+        pictures=tuple((_rgb(pull.null_x0, matrix), _rgb(pull.prompt_x0, matrix)) for pull in pulls),
+    )
     yield progress("Reading the modulation")
     times = even_times(CURVE_POINTS)
     patch = network.cfg.patch

@@ -10,8 +10,7 @@ import base64
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.explain.attention import Map
@@ -57,10 +56,9 @@ def strip(frames: Frames) -> View:
     return {"n": small.shape[0], "h": small.shape[1], "w": small.shape[2], "uri": jpeg_strip(small, CLIP_PX)}
 
 
-def mixable(latent: Tensor, matrix: Tensor) -> str:
-    """The picture of a latent (c, t, h, w) before it is clipped: a mix of two of them is the picture of the mix."""
-    rgb = torch.einsum("cthw,cr->thwr", latent, matrix[:-1]) + matrix[-1]
-    return _b64((_thin(rgb.numpy(), SMALL_PX) * MIX_UNIT).round().clip(-32768, 32767).astype("<i2"))
+def mixable(rgb: NDArray[np.float32]) -> str:
+    """A picture (t, h, w, 3) in [-1, 1] and beyond: a mix of two of them is the picture of the mix."""
+    return _b64((_thin(rgb, SMALL_PX) * MIX_UNIT).round().clip(-32768, 32767).astype("<i2"))
 
 
 def block_name(layer: int, block: str) -> str:
@@ -137,11 +135,11 @@ def causality(part: Coding) -> str:
         after = max(after, *change.latents)
     if before < 1e-4 * after:
         return "No latent before the change moves: nothing looks ahead."
-    if before < 0.1 * after:
+    if part.causal:
         return (
             f"Latents before the change move by up to {before:.2g}: convolutions are causal, but norms pool over time."
         )
-    return f"Latents before the change move too, by up to {before:.2g}: this codec looks ahead."
+    return f"Latents before the change move too, by up to {before:.2g}: this codec looks both ways."
 
 
 def coding_view(part: Coding) -> View:
@@ -186,14 +184,14 @@ def flow_view(part: Flow, spec: ModelSpec) -> View:
     }
 
 
-def guidance_view(part: Guided, spec: ModelSpec, matrix: Tensor) -> View:
+def guidance_view(part: Guided, spec: ModelSpec) -> View:
     if not part.pulls:
         return {"missing": "This model is told the scale: it makes one prediction, and there are no two to mix."}
     first, last = part.pulls[0], part.pulls[-1]
     fact = f"Cosine of u and c: {first.cosine:.3f} at the first step, {last.cosine:.3f} at the last."
     if gap(first) > 1.5 * gap(last):
         fact += " They differ most near the noise: there a scale decides the most."
-    n, h, w, _ = _thin(np.empty((*first.prompt_x0.shape[1:], 3), np.uint8), SMALL_PX).shape
+    n, h, w, _ = _thin(part.pictures[0][0], SMALL_PX).shape
     most = min(spec.limits.guidance.high, MOST_SCALE)
     return {
         "fact": fact,
@@ -210,10 +208,10 @@ def guidance_view(part: Guided, spec: ModelSpec, matrix: Tensor) -> View:
                 "c": [round(x, 4) for x in pull.prompt],
                 "norm": round(pull.prompt_norm, 4),
                 "cosine": round(pull.cosine, 4),
-                "null": mixable(pull.null_x0, matrix),
-                "prompt": mixable(pull.prompt_x0, matrix),
+                "null": mixable(null),
+                "prompt": mixable(prompt),
             }
-            for pull in part.pulls
+            for pull, (null, prompt) in zip(part.pulls, part.pictures, strict=True)
         ],
     }
 
@@ -242,8 +240,8 @@ class ExplainView:
     def value(self) -> View:
         return {**self._view, "figures": dict(self._view["figures"])}
 
-    def add(self, event: Loading | Waiting | Part, matrix: Tensor) -> None:
-        """Take in one event; `matrix` shows the model's latents (`ModelBundle.preview_matrix`, on the CPU)."""
+    def add(self, event: Loading | Waiting | Part) -> None:
+        """Take in one event; the next `value` shows it."""
         figures = self._view["figures"]
         match event:
             case Loading():
@@ -261,7 +259,7 @@ class ExplainView:
             case Flow():
                 figures["flow"] = flow_view(event, self._spec)
             case Guided():
-                figures["guidance"] = guidance_view(event, self._spec, matrix)
+                figures["guidance"] = guidance_view(event, self._spec)
 
     def end(self, phase: str, text: str) -> View:
         self._view |= {"phase": phase, "text": text, "share": 1.0 if phase == "done" else self._view["share"]}

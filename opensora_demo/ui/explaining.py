@@ -49,17 +49,11 @@ class Explaining:
         view = ExplainView(next(self._numbers), asked, spec)
         flag = self.handlers.runs.start(request.session_hash)
         shown = float("-inf")
-        matrix: Any = None
-
-        def watch(bundle: ModelBundle, asked: GenerationRequest, cancel: Flag) -> Iterator[Part]:
-            nonlocal matrix
-            matrix = bundle.preview_matrix.float().cpu()
-            yield from self._watch(bundle, asked, cancel)
 
         try:
-            with closing(stream(self.handlers.bundles, watch, asked, flag)) as events:  # type: ignore[type-var]
+            with closing(stream(self.handlers.bundles, self._watch, asked, flag)) as events:  # type: ignore[type-var]
                 for event in events:
-                    view.add(event, matrix)
+                    view.add(event)
                     if time.monotonic() - shown >= UPDATE_S:
                         shown = time.monotonic()
                         yield view.value()
