@@ -57,7 +57,7 @@ function options(label, names, key, start, act) {
 
 function slider(label, low, high, step, key, start, say, act) {
   const box = make("label", "ox-slide"), input = make("input"), out = make("output");
-  Object.assign(input, { type: "range", min: low, max: high, step });
+  Object.assign(input, { type: "range", min: low, max: high, step, ariaLabel: label });
   const tell = () => {
     out.textContent = say(pick[key]);
     input.setAttribute("aria-valuetext", out.textContent);

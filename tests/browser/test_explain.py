@@ -27,7 +27,7 @@ def inside(page: Any, figure: str, selector: str) -> Any:
 
 def slide(page: Any, label: str, key: str) -> str:
     """Move a slider with a key; what it says then."""
-    handle = page.get_by_label(label, exact=False).locator("visible=true")
+    handle = page.get_by_role("slider", name=label, exact=True)
     handle.press(key)
     return str(handle.get_attribute("aria-valuetext"))
 
