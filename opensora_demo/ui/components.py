@@ -1,4 +1,4 @@
-"""Gradio components that pass what they are given straight on, and our own two that draw.
+"""Gradio components that pass what they are given straight on, and our own three that draw.
 
 Gradio's components check and change values before a function sees them (a slider enforces its bounds but lets NaN and
 2.5 through; an image is decoded with every plugin there is). Here one schema decides, `types.parse_request`, so these
@@ -143,5 +143,17 @@ class Composer(_Drawn):
             value,
             html_template='<div class="os-composer"></div>',
             js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"),
+            **kwargs,
+        )
+
+
+class Explain(_Drawn):
+    """Five figures about one run: what `explained.ExplainView` says of it."""
+
+    def __init__(self, value: Any = None, **kwargs: Any) -> None:
+        super().__init__(
+            value,
+            html_template=(UI_ASSETS / "explain.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "explain.js").read_text("utf-8"),
             **kwargs,
         )

@@ -164,20 +164,20 @@ class Handlers:
         write_mp4(file, frames, fps, settings, min_px=MIN_FILE_PX if len(done.clips) == 1 else 1)
         return file, settings
 
-    def _work(self, job: Job, view: RunView | CompareView, run: Callable[[float], None]) -> None:
-        """`run` from start to end; however it ends, the job's last value says so."""
+    def attend(self, job: Job, end: Callable[[str, str, float], View], run: Callable[[float], None]) -> None:
+        """`run` from start to end; however it ends, the job's last value says so: `end` of phase, text and seconds."""
         begin = self.clock()
         try:
             run(begin)
         except Cancelled:
-            job.publish(view.end("stopped", "Stopped", self.clock() - begin))
+            job.publish(end("stopped", "Stopped", self.clock() - begin))
         except DemoError as error:
             job.failure = str(error)
-            job.publish(view.end("failed", job.failure, self.clock() - begin))
+            job.publish(end("failed", job.failure, self.clock() - begin))
         except Exception:
             log.exception("a run failed")
             job.failure = SORRY
-            job.publish(view.end("failed", SORRY, self.clock() - begin))
+            job.publish(end("failed", SORRY, self.clock() - begin))
 
     def start(self, spec: ModelSpec, request: GenerationRequest, session: str | None) -> Job:
         """Begin one run; its job publishes values of the stage."""
@@ -195,7 +195,7 @@ class Handlers:
                             file, settings = self.write(request, event)
                             job.publish(view.finish(file, settings, self.clock() - begin))
 
-            self._work(job, view, run)
+            self.attend(job, view.end, run)
 
         return self.jobs.start(session, work)
 
@@ -227,7 +227,7 @@ class Handlers:
                 write_mp4(file, frames, fps, settings, min_px=1)
                 job.publish(view.finish(file, self.clock() - begin))
 
-            self._work(job, view, run)
+            self.attend(job, view.end, run)
 
         return self.jobs.start(session, work)
 

@@ -16,6 +16,7 @@ from opensora_demo.ui.components import (
     AnyValue,
     Compare,
     Composer,
+    Explain,
     PlainChecks,
     PlainDropdown,
     PlainRadio,
@@ -38,6 +39,7 @@ from opensora_demo.ui.controls import (
     rule_choices,
     stage_props,
 )
+from opensora_demo.ui.explaining import Explaining
 from opensora_demo.ui.handlers import COMPARE_FORM, DEFAULT_SCALES, FORM, Handlers
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS, RULE_NOTES
@@ -292,6 +294,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                 grid = Compare({"phase": "idle"}, **stage_props("grid", spec))
                 with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
                     gr.Markdown(rules_text(), elem_classes="os-rules")
+            with gr.Tab("How it works", render_children=True):
+                explain = Explain({"phase": "idle"}, elem_id="explain")
 
         named = {
             "prompt": prompt, "negative": negative, "seed": seed, "model": model, "note": note, "composer": composer,
@@ -333,6 +337,10 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
         planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]
         gr.on(planned, handlers.page_plan, compared, plan, trigger_mode="always_last", **quick)
+        explaining = Explaining(handlers)
+        explain.explain(explaining.page_explain, [prompt, seed, model], explain, **run)
+        explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)
+        explain.halt(handlers.page_stop, None, None, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
         page.load(handlers.page_link, None, picked, **quick)
         add_api(Api(handlers))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event as Flag
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled
@@ -14,6 +14,7 @@ from opensora_demo.types import Event, GenerationRequest
 
 POLL_S = 0.2  # how often a waiting run looks at its cancel flag
 
+E = TypeVar("E")
 Generate = Callable[[ModelBundle, GenerationRequest, Flag], Iterator[Event]]
 
 
@@ -34,8 +35,13 @@ class Waiting:
 RunEvent = Loading | Waiting | Event
 
 
-def stream(bundles: BundleSource, generate: Generate, request: GenerationRequest, cancel: Flag) -> Iterator[RunEvent]:
-    """Loading, Waiting while others use the device, then the pipeline's events. Raises Cancelled once `cancel` is set.
+def stream(
+    bundles: BundleSource,
+    generate: Callable[[ModelBundle, GenerationRequest, Flag], Iterator[E]],
+    request: GenerationRequest,
+    cancel: Flag,
+) -> Iterator[Loading | Waiting | E]:
+    """Loading, Waiting while others use the device, then what `generate` yields. Raises Cancelled once `cancel` is set.
 
     The lock is released whichever way this ends: the end, an error, or its consumer closing it.
     """
@@ -47,6 +53,9 @@ def stream(bundles: BundleSource, generate: Generate, request: GenerationRequest
         yield Waiting()
     try:
         with closing(generate(bundle, request, cancel)) as events:  # type: ignore[type-var]
-            yield from events
+            for event in events:
+                if cancel.is_set():
+                    raise Cancelled("the run was stopped")
+                yield event
     finally:
         bundle.lock.release()

@@ -138,7 +138,7 @@ def build_theme() -> Base:
     )
 
 
-STYLES = ("page", "compare")
+STYLES = ("page", "compare", "explain")
 
 
 def page_css() -> str:

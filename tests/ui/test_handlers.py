@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,21 +46,23 @@ def run(handlers: Handlers, session: str = "a", **changes: Any) -> Values:
     return list(click(handlers, session, **changes))
 
 
-def every_value(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a watcher see each value: the run waits until it has been shown."""
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Values:
+    """Every value that runs publish; a watcher may miss some."""
+    values: Values = []
     publish = Job.publish
 
-    def slowly(job: Job, value: Any) -> None:
+    def noted(job: Job, value: Any) -> None:
+        values.append(value)
         publish(job, value)
-        time.sleep(0.01)
 
-    monkeypatch.setattr(Job, "publish", slowly)
-    monkeypatch.setattr("opensora_demo.ui.handlers.UPDATE_S", 0.0)
+    monkeypatch.setattr(Job, "publish", noted)
+    return values
 
 
-def test_a_run_from_click_to_clip(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
-    every_value(handlers, monkeypatch)
-    values = run(handlers)
+def test_a_run_from_click_to_clip(handlers: Handlers, published: Values) -> None:
+    assert run(handlers)[-1] == published[-1]
+    values = published
     texts = [v["text"] for v in values]
     assert texts[0] == "Loading the model"
     assert "Reading the prompt" in texts
@@ -199,8 +200,7 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
         assert {v["prompt"] for v in results[name]} == {f"a ball {name}"}
 
 
-def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    every_value(handlers, monkeypatch)
+def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any) -> None:
     with handlers.bundles.get("nano").lock:
         values = click(handlers)
         assert next(value for value in values if value["phase"] == "waiting")
@@ -301,10 +301,9 @@ def comparison(handlers: Handlers, **changes: Any) -> Values:
     return list(handlers.page_compare(visitor(), *form.values()))
 
 
-def test_a_comparison_from_click_to_table(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
-    every_value(handlers, monkeypatch)
-    values = comparison(handlers, rules=["plain", "apg"])
-    last = values[-1]
+def test_a_comparison_from_click_to_table(handlers: Handlers, published: Values) -> None:
+    last = comparison(handlers, rules=["plain", "apg"])[-1]
+    values = published
     assert [column["label"] for column in last["columns"]] == [
         "guidance 1, plain", "guidance 4, plain", "guidance 1, APG", "guidance 4, APG",
     ]  # fmt: skip

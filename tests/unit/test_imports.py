@@ -26,6 +26,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"weights": {"torch", "safetensors", "huggingface_hub"}, "families": {"torch"}},
     {"bundle": {"torch"}},
     {"pipeline": {"torch", "numpy"}},
+    {"explain": {"torch", "numpy", "einops"}},
     {"training": {"torch", "numpy", "einops", "safetensors", "tokenizers", "matplotlib"}},
     {"cli": {"torch"}, "ui": {"gradio", "gradio_client", "numpy", "fastapi"}},
     {"__main__": set()},
