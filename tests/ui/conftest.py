@@ -24,6 +24,7 @@ from opensora_demo.types import (
     StepPreview,
 )
 from opensora_demo.ui.handlers import Handlers
+from opensora_demo.ui.jobs import Job
 
 
 @dataclass
@@ -98,3 +99,17 @@ def handlers(pipeline: FakePipeline) -> Iterator[Handlers]:
     made = Handlers(FakeBundles(), generate=pipeline)
     yield made
     made.files.close()
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every value that runs publish; a watcher may miss some."""
+    values: list[dict[str, Any]] = []
+    publish = Job.publish
+
+    def noted(job: Job, value: Any) -> None:
+        values.append(value)
+        publish(job, value)
+
+    monkeypatch.setattr(Job, "publish", noted)
+    return values

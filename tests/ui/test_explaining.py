@@ -31,8 +31,9 @@ def explaining() -> Iterator[Explaining]:
     handlers.files.close()
 
 
-def test_from_a_click_to_five_figures(explaining: Explaining, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = list(explaining.page_explain(VISITOR, HOSTILE, "5", "debug-1.2"))
+def test_from_a_click_to_five_figures(explaining: Explaining, published: list[dict[str, Any]]) -> None:
+    assert list(explaining.page_explain(VISITOR, HOSTILE, "5", "debug-1.2"))[-1] == published[-1]
+    values = list(published)
     assert values[0]["phase"] == "working"
     assert values[0]["figures"] == {}
     assert any(v["text"].startswith("Denoising") for v in values)

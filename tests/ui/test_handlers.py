@@ -17,7 +17,6 @@ from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
 from opensora_demo.ui.controls import PICKED
 from opensora_demo.ui.handlers import COMPARE_FORM, FORM, SORRY, Handlers
-from opensora_demo.ui.jobs import Job
 
 GOOD: dict[str, Any] = {
     "prompt": "a red ball",
@@ -44,20 +43,6 @@ def click(handlers: Handlers, session: str = "a", **changes: Any) -> Iterator[di
 
 def run(handlers: Handlers, session: str = "a", **changes: Any) -> Values:
     return list(click(handlers, session, **changes))
-
-
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> Values:
-    """Every value that runs publish; a watcher may miss some."""
-    values: Values = []
-    publish = Job.publish
-
-    def noted(job: Job, value: Any) -> None:
-        values.append(value)
-        publish(job, value)
-
-    monkeypatch.setattr(Job, "publish", noted)
-    return values
 
 
 def test_a_run_from_click_to_clip(handlers: Handlers, published: Values) -> None:
