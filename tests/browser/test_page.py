@@ -67,7 +67,7 @@ def open_compare(page: Any, scales: str) -> None:
     field.fill(scales)
     field.blur()
     page.wait_for_function(
-        "(n) => document.querySelector('#plan').textContent.startsWith(n)", arg=str(scales.count(",") + 1)
+        "(n) => document.querySelector('#plan').textContent.trim().startsWith(n)", arg=str(scales.count(",") + 1)
     )
 
 
