@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from opensora_demo.errors import RequestError
@@ -164,9 +165,25 @@ def jpeg_strip(frames: Frames, height_px: int = 64, quality: int = 80) -> str:
     strip = Image.fromarray(np.concatenate(list(frames), axis=1))
     if scale > 1:
         strip = strip.resize((strip.width * scale, strip.height * scale), Image.Resampling.BICUBIC)
+    return _data_uri(strip, "JPEG", quality=quality, subsampling=0)
+
+
+def sheet(pictures: NDArray[np.uint8], *, lossless: bool) -> str:
+    """Pictures (rows, t, h, w) in grey or (rows, t, h, w, 3) as one image of t columns, one pixel each: a data URI.
+
+    Lossless is PNG without compression, which on pictures of a few pixels is quicker than any JPEG.
+    """
+    rows, t, h, w = pictures.shape[:4]
+    image = Image.fromarray(pictures.swapaxes(1, 2).reshape(rows * h, t * w, *pictures.shape[4:]))
+    if lossless:
+        return _data_uri(image, "PNG", compress_level=0)
+    return _data_uri(image, "JPEG", quality=75, subsampling=0)
+
+
+def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
     buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 _BAR_PX, _GAP_PX = 28, 6

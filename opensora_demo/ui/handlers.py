@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from opensora_demo.ui.controls import FOLLOWS, LEFT_OUT, PICKED, limit_updates, 
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
+from opensora_demo.ui.scope import ScopeView
 from opensora_demo.ui.words import compose, roll
 from opensora_demo.weights import why_not
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 SORRY = "Something went wrong; the details are in the server's log."
 UPDATE_S = 0.08  # the page is told at most this often
 NEWS_S = 0.25  # an API caller
+ENDED = ("done", "stopped", "failed")  # phases after which nothing comes
 DEFAULT_SCALES = "1, 2, 4, 7"
 Pictures = tuple[str | None, str | None]  # files of the first and the last frame
 
@@ -84,10 +87,11 @@ class Handlers:
         raw = dict(raw) | {"seed": request.seed}
         return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
-    def _events(self, request: GenerationRequest, session: str | None) -> Iterator[RunEvent]:
+    def _events(self, request: GenerationRequest, session: str | None, *, look: bool = False) -> Iterator[RunEvent]:
         flag = self.runs.start(session)
+        generate = partial(self._generate, look=True) if look else self._generate
         try:
-            with closing(stream(self.bundles, self._generate, request, flag)) as events:  # type: ignore[type-var]
+            with closing(stream(self.bundles, generate, request, flag)) as events:  # type: ignore[type-var]
                 yield from events
         finally:
             self.runs.finish(session, flag)
@@ -107,32 +111,47 @@ class Handlers:
 
     # --- the page
 
-    def page(self, raw: Mapping[str, Any], pictures: Pictures, model: object, session: str | None) -> Iterator[View]:
-        """Values of the stage from the click to the clip. A bad request raises before the first, so nothing changes."""
+    def page(
+        self,
+        raw: Mapping[str, Any],
+        pictures: Pictures,
+        model: object,
+        session: str | None,
+        *,
+        look: bool = False,
+    ) -> Iterator[Any]:
+        """Values of the stage from the click to the clip; with `look` (stage, scope). A bad request raises before the
+        first, so nothing changes."""
         with sentences():
             spec, request = self.parse(raw, pictures, model)
         begin = self._clock()
-        view = RunView(next(self._numbers), request, spec)
+        run = next(self._numbers)
+        view, scope = RunView(run, request, spec), ScopeView(run, request)
+
+        def drawn(stage: View) -> Any:
+            return (stage, scope.value(done=stage["phase"] in ENDED)) if look else stage
+
         shown = float("-inf")
         try:
-            with closing(self._events(request, session)) as events:  # type: ignore[type-var]
+            with closing(self._events(request, session, look=look)) as events:  # type: ignore[type-var]
                 for event in events:
                     view.add(event)
+                    scope.add(event)
                     now = self._clock()
                     if view.steps <= 1 or now - shown >= UPDATE_S or isinstance(event, Finished):
                         shown = now
-                        yield view.value(now - begin)
+                        yield drawn(view.value(now - begin))
                     if isinstance(event, Finished):
                         file, settings = self._write(request, event)
-                        yield view.finish(file, settings, self._clock() - begin)
+                        yield drawn(view.finish(file, settings, self._clock() - begin))
         except Cancelled:
-            yield view.end("stopped", "Stopped", self._clock() - begin)
+            yield drawn(view.end("stopped", "Stopped", self._clock() - begin))
         except DemoError as error:
-            yield view.end("failed", str(error), self._clock() - begin)
+            yield drawn(view.end("failed", str(error), self._clock() - begin))
             raise gr.Error(str(error), title="Not finished", print_exception=False) from error
         except Exception as error:
             log.exception("a run failed")
-            yield view.end("failed", SORRY, self._clock() - begin)
+            yield drawn(view.end("failed", SORRY, self._clock() - begin))
             raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
 
     def page_generate(
@@ -152,7 +171,8 @@ class Handlers:
         seed: Any,
         model: Any,
         request: gr.Request,
-    ) -> Iterator[View]:
+    ) -> Iterator[tuple[View, View]]:
+        """Values of stage and scope."""
         raw = raw_form(
             prompt=prompt,
             negative=negative,
@@ -163,9 +183,12 @@ class Handlers:
             seed=seed,
             **self.of_model(model, edit, rule, image_guidance, motion_score),
         )
-        yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
+        given = self.pictures_of(model, reference, last_frame)
+        yield from self.page(raw, given, model, request.session_hash, look=True)
 
-    def page_vary(self, reference: Any, last_frame: Any, event: gr.EventData, request: gr.Request) -> Iterator[View]:
+    def page_vary(
+        self, reference: Any, last_frame: Any, event: gr.EventData, request: gr.Request
+    ) -> Iterator[tuple[View, View]]:
         """A clip's settings once more from another noise, with the form's pictures where the clip had some.
 
         It does not read the form, which is being filled from the same settings meanwhile.

@@ -18,6 +18,7 @@ from opensora_demo.ui.components import (
     PlainSlider,
     PlainText,
     ReferenceImage,
+    Scope,
     Stage,
 )
 from opensora_demo.ui.controls import (
@@ -211,6 +212,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                     stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=1, min_width=80)
                 compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
                 grid = Stage({"phase": "idle"}, **stage_props("grid", spec))
+            with gr.Tab("Latent scope"):
+                scope = Scope()
 
         optional = [rule, image_guidance, motion_score]
         form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *optional, seed, model]
@@ -231,12 +234,12 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
-        gr.on([go.click, prompt.submit], handlers.page_generate, form, stage, **run)
+        gr.on([go.click, prompt.submit], handlers.page_generate, form, [stage, scope], **run)
         gr.on([compare.click, scales.submit], handlers.page_compare, compared, grid, **run)
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
         stage.pick(handlers.page_pick, None, picked, **quick)
         stage.vary(handlers.page_pick, None, picked, **quick)
-        stage.vary(handlers.page_vary, [reference, last_frame], stage, **run)
+        stage.vary(handlers.page_vary, [reference, last_frame], [stage, scope], **run)
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)

@@ -139,4 +139,4 @@ def build_theme() -> Base:
 
 
 def page_css() -> str:
-    return (UI_ASSETS / "page.css").read_text("utf-8")
+    return "\n".join((UI_ASSETS / name).read_text("utf-8") for name in ("page.css", "scope.css"))

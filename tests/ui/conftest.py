@@ -39,7 +39,7 @@ class FakePipeline:
     closed: int = 0
     started: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag) -> Iterator[Event]:
+    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[Event]:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

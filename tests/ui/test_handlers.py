@@ -250,7 +250,7 @@ def test_a_form_left_from_another_model_still_runs(handlers: Handlers) -> None:
     left = {"edit": 0.4, "rule": "oscillating", "image_guidance": 3, "motion_score": 7}
     pictures = {"reference": "of another model.png", "last_frame": "of another model.png"}
     form = {key: value for key, value in GOOD.items() if key != "frames"} | left | pictures
-    values = list(handlers.page_generate(**form, frames=8, model="debug-1.0", request=request))  # type: ignore[arg-type]
+    values = [stage for stage, _ in handlers.page_generate(**form, frames=8, model="debug-1.0", request=request)]  # type: ignore[arg-type]
     assert values[-1]["phase"] == "done"
     assert values[-1]["cell"] == [384, 256]
     assert values[-1]["clip"]["settings"].keys().isdisjoint({"edit", "rule", "image_guidance", "motion_score"})
@@ -271,7 +271,7 @@ def test_a_varied_clip_has_its_own_settings_and_another_seed(handlers: Handlers,
     made |= {"seed": 5, "reference": True, "image_guidance": 4.0, "motion_score": 7.0}
     request: Any = SimpleNamespace(session_hash="a")
     event = gr.EventData(None, made | {"seed": None})
-    settings = list(handlers.page_vary(str(picture), str(picture), event, request))[-1]["clip"]["settings"]
+    settings = list(handlers.page_vary(str(picture), str(picture), event, request))[-1][0]["clip"]["settings"]
     assert {key for key in made if settings[key] != made[key]} == {"seed"}
     assert "rule" not in settings  # plain, though the model's default is another
     assert "last_frame" not in settings  # the clip had none
