@@ -29,12 +29,12 @@ const fixed = (digits) => (value) => (known(value) ? value.toFixed(digits) : "â€
 // --- what there is to see ----------------------------------------------------------------------------------------
 
 const QUANTITIES = [
-  { key: "x", name: "x", about: "before the step", hint: "x is the noisy latent the network is given." },
-  { key: "e", name: "x0", about: "guided estimate", hint: "The clean latent that the guided prediction speaks of: where the run is heading." },
+  { key: "x", name: "x", about: "noisy input", hint: "x is the noisy latent the network is given." },
+  { key: "e", name: "x0", about: "guided", hint: "The clean latent that the guided prediction speaks of: where the run is heading." },
   { key: "c", name: "x0", about: "prompt branch", hint: "Where the run would head if only the prompt branch were asked." },
   { key: "u", name: "x0", about: "null branch", hint: "Where it would head without the prompt, or with the negative prompt in its place." },
   { key: "d", name: "difference", about: "", hint: "How far the two branches' x0 are apart, RMS over channels: black is none, white is the peak of that step." },
-  { key: "k", name: "channel", about: "of the estimate", hint: "One channel of the guided estimate: black is -3, grey 0, white +3 standard deviations." },
+  { key: "k", name: "channel", about: "of guided x0", hint: "One channel of the guided x0: black is -3, grey 0, white +3 standard deviations." },
 ];
 const CHARTS = [
   {
@@ -77,9 +77,10 @@ function put(pen, cut, x, y, w, h) {
   pen.drawImage(...cut, x, y, w, h);
 }
 
-// A canvas of w x h CSS pixels, cleared where it changed its size; its pen counts in CSS pixels.
+// A canvas of w x h CSS pixels, cleared where it changed its size; its pen counts in CSS pixels. A tall one is kept
+// coarser, for browsers refuse canvases beyond some size.
 function sized(canvas, w, h) {
-  const scale = window.devicePixelRatio || 1, pen = canvas.getContext("2d");
+  const scale = Math.min(window.devicePixelRatio || 1, 8192 / Math.max(w, h)), pen = canvas.getContext("2d");
   if (canvas.width !== Math.round(w * scale) || canvas.height !== Math.round(h * scale)) {
     canvas.width = Math.round(w * scale);
     canvas.height = Math.round(h * scale);
@@ -92,13 +93,13 @@ function sized(canvas, w, h) {
 
 // --- the map: steps down, video time across ----------------------------------------------------------------------
 
-const GUTTER = 32, ROW_MIN = 16, ROW_MAX = 56;
+const GUTTER = 32, ROW_MIN = 20, ROW_MAX = 56;
 
 // Room for every step of the run, from the first value on.
 function layOut() {
   const view = state.view, width = root.clientWidth;
   if (!view || !width) return;
-  const wide = width >= 760, height = wide ? 512 : 320, room = (wide ? width / 2 : width) - GUTTER - 16;
+  const wide = width >= 760, height = wide ? 512 : 384, room = (wide ? width / 2 : width) - GUTTER - 16;
   let h = clamp(Math.floor(height / view.total), ROW_MIN, ROW_MAX);
   const w = Math.max(Math.floor(Math.min(h * view.aspect, room / view.latent)), 2);
   h = Math.max(Math.round(w / view.aspect), 6);
@@ -213,7 +214,7 @@ function showChannels(entry) {
   sheet.style.height = height + "px";
   place(sheet.lastElementChild, (state.channel % columns) * w, Math.floor(state.channel / columns) * h, w, h);
   const text = "channel " + (state.channel + 1) + " of " + count;
-  $(".os-scope-title").textContent = "All channels of the estimate, " + text + " chosen";
+  $(".os-scope-title").textContent = "Channels of guided x0, " + text + " chosen";
   sheet.setAttribute("aria-valuemax", String(count));
   sheet.setAttribute("aria-valuenow", String(state.channel + 1));
   sheet.setAttribute("aria-valuetext", text);
