@@ -105,6 +105,7 @@ function layOut() {
   h = Math.max(Math.round(w / view.aspect), 6);
   state.cell = [w, h];
   root.classList.toggle("os-scope-narrow", !wide);
+  root.classList.toggle("os-scope-tight", !wide || width - GUTTER - w * view.latent < 760); // the readout in two rows
   root.style.setProperty("--os-aspect", String(view.aspect));
   grid.style.width = w * view.latent + "px";
   grid.style.height = h * view.total + "px";

@@ -137,3 +137,4 @@ def test_a_phone_and_hostile_words(visit: Visit, scheme: str) -> None:
     assert text(page, ".os-scope-prompt") == prompt
     assert page.locator("#scope img").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator(".os-scope-figure").first.bounding_box()["width"] > 100  # three beside each other, not six
