@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
 from opensora_demo.errors import RequestError
@@ -233,9 +234,44 @@ def jpeg_strip(frames: Frames, height_px: int = 64, quality: int = 80) -> str:
     strip = Image.fromarray(np.concatenate(list(frames), axis=1))
     if scale > 1:
         strip = strip.resize((strip.width * scale, strip.height * scale), Image.Resampling.BICUBIC)
+    return _data_uri(strip, "JPEG", quality=quality, subsampling=0)
+
+
+def sheet(pictures: NDArray[np.uint8], *, lossless: bool) -> str:
+    """Pictures (rows, t, h, w) in grey or (rows, t, h, w, 3) as one image of t columns: a data URI, PNG or JPEG."""
+    rows, t, h, w = pictures.shape[:4]
+    image = pictures.swapaxes(1, 2).reshape(rows * h, t * w, *pictures.shape[4:])
+    if lossless:
+        return _base64("png", stored_png(image))
+    return _data_uri(Image.fromarray(image), "JPEG", quality=75, subsampling=0)
+
+
+def stored_png(image: NDArray[np.uint8]) -> bytes:
+    """(h, w) grey or (h, w, 3) RGB as a PNG without compression: for a few hundred pixels it is no larger than with,
+    and takes a quarter of the time that Pillow spends on its way to the first byte.
+
+    Source: W3C PNG (third edition), 5.3 chunk layout, 11.2.1 IHDR.
+    """
+    h, w = image.shape[:2]
+    lines = np.zeros((h, 1 + image[0].size), np.uint8)  # each begins with its filter, 0: none
+    lines[:, 1:] = image.reshape(h, -1)
+    header = b"IHDR" + struct.pack(">IIBBBBB", w, h, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(lines.tobytes(), 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(header) + _chunk(data) + _chunk(b"IEND")
+
+
+def _chunk(kind_and_data: bytes) -> bytes:
+    return struct.pack(">I", len(kind_and_data) - 4) + kind_and_data + struct.pack(">I", zlib.crc32(kind_and_data))
+
+
+def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
     buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, kind, **options)
+    return _base64(kind.lower(), buffer.getvalue())
+
+
+def _base64(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
 SPRITE_PX = 320  # the longer side of a frame in a sprite, at most

@@ -160,20 +160,23 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Inside one step, for the first clip. Pictures are (t', h', w', 3), in the colours of the preview.
+    """Inside one step, for the first clip. Pictures are (t', h', w', 3), in the colours of the preview; those of large
+    latents are reduced (`preview.look_sizes`).
 
-    noisy: the latent before the step; prompt and null: the x0 that each branch speaks of, None where it was not
-    evaluated; difference: how far these two are apart, black to white at `peak` (RMS over channels); channels (c, t',
-    h', w'): each channel of the guided x0 in grey, from -3 to 3 standard deviations. The norms are RMS of what the
-    network predicted, `cosine` is between its two branches, and `applied` is the scale s at which u + s (c - u) comes
-    nearest to the guided prediction.
+    noisy: the latent before the step; estimate: the x0 that guidance arrived at; prompt and null: the x0 that each
+    branch speaks of, None where it was not evaluated; difference: how far these two are apart (RMS over channels),
+    black to white at `peak`, which is the largest at any latent position; channels (c, t', h', w'): each channel of the
+    estimate in grey, from -3 to 3 standard deviations. The norms are RMS of what the network predicted, `cosine` is
+    between its two branches, and `applied` is the scale s at which u + s (c - u) comes nearest to the guided
+    prediction; they are None without the branches they speak of.
     """
 
     noisy: Frames
+    estimate: Frames
     prompt: Frames | None
     null: Frames | None
     difference: Frames | None
-    peak: float
+    peak: float | None
     channels: NDArray[np.uint8]
     prompt_norm: float | None
     null_norm: float | None

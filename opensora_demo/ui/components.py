@@ -1,4 +1,4 @@
-"""Gradio components that pass what they are given straight on, and our own three that draw.
+"""Gradio components that pass what they are given straight on, and our own that draw.
 
 Gradio's components check and change values before a function sees them (a slider enforces its bounds but lets NaN and
 2.5 through; an image is decoded with every plugin there is). Here one schema decides, `types.parse_request`, so these
@@ -133,6 +133,19 @@ class Compare(Stage):
     """A table of clips under one transport, with marks, chart, wipe and difference."""
 
     script = "compare"
+
+
+class Scope(_Drawn):
+    """The latent scope: what every step of a run was made of, from the value of `ui.scope.ScopeView`."""
+
+    def __init__(self, value: Any = None, *, name: str = "scope", **kwargs: Any) -> None:
+        super().__init__(
+            value,
+            html_template=(UI_ASSETS / "scope.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "scope.js").read_text("utf-8"),
+            elem_id=name,
+            **kwargs,
+        )
 
 
 class Composer(_Drawn):

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any
@@ -38,9 +38,10 @@ from opensora_demo.ui.controls import (
     preset_updates,
 )
 from opensora_demo.ui.files import OutputFolder
-from opensora_demo.ui.jobs import Job, Jobs
+from opensora_demo.ui.jobs import Job, Jobs, Value
 from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Waiting, stream
+from opensora_demo.ui.scope import ScopeView
 from opensora_demo.ui.words import compose, knows_words, roll
 from opensora_demo.weights import why_not
 
@@ -148,8 +149,8 @@ class Handlers:
 
     # --- runs
 
-    def events(self, request: GenerationRequest, cancel: Flag) -> Iterator[RunEvent]:
-        return stream(self.bundles, self._generate, request, cancel)
+    def events(self, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[RunEvent]:
+        return stream(self.bundles, partial(self._generate, look=look), request, cancel)
 
     def write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
@@ -164,7 +165,7 @@ class Handlers:
         write_mp4(file, frames, fps, settings, min_px=MIN_FILE_PX if len(done.clips) == 1 else 1)
         return file, settings
 
-    def attend(self, job: Job, end: Callable[[str, str, float], View], run: Callable[[float], None]) -> None:
+    def attend(self, job: Job, end: Callable[[str, str, float], Value], run: Callable[[float], None]) -> None:
         """`run` from start to end; however it ends, the job's last value says so: `end` of phase, text and seconds."""
         begin = self.clock()
         try:
@@ -180,22 +181,28 @@ class Handlers:
             job.publish(end("failed", SORRY, self.clock() - begin))
 
     def start(self, spec: ModelSpec, request: GenerationRequest, session: str | None) -> Job:
-        """Begin one run; its job publishes values of the stage."""
+        """Begin one run; its job publishes values of the stage and the scope."""
 
         def work(job: Job) -> None:
-            view = RunView(next(self._numbers), job.id, request, spec)
+            number = next(self._numbers)
+            view, scope = RunView(number, job.id, request, spec), ScopeView(number, request)
 
             def run(begin: float) -> None:
-                with closing(self.events(request, job.cancel)) as events:  # type: ignore[type-var]
+                with closing(self.events(request, job.cancel, look=True)) as events:  # type: ignore[type-var]
                     for event in events:
                         view.add(event)
+                        scope.add(event)
                         job.waiting = isinstance(event, Waiting)
-                        job.publish(view.value(self.clock() - begin))
+                        job.publish((view.value(self.clock() - begin), scope.value(done=False)))
                         if isinstance(event, Finished):
                             file, settings = self.write(request, event)
-                            job.publish(view.finish(file, settings, self.clock() - begin))
+                            last = view.finish(file, settings, self.clock() - begin)
+                            job.publish((last, scope.value(done=True)))
 
-            self.attend(job, view.end, run)
+            def end(phase: str, text: str, seconds: float) -> tuple[View, View]:
+                return view.end(phase, text, seconds), scope.value(done=True)
+
+            self.attend(job, end, run)
 
         return self.jobs.start(session, work)
 
@@ -242,7 +249,7 @@ class Handlers:
             (marks,) = mark_clips(reader(), request.prompt, [clip.frames])
         return Made(file, sprite, across, size_px, marks)
 
-    def follow(self, job: Job) -> Iterator[View]:
+    def follow(self, job: Job) -> Iterator[Value]:
         """What a job publishes, to its end; its failure is raised as the sentence the page shows."""
         yield from job.watch(UPDATE_S)
         if job.failure:
@@ -250,13 +257,15 @@ class Handlers:
 
     # --- the page
 
-    def page_generate(self, request: gr.Request, *values: Any) -> Iterator[View]:
-        """Values of the stage from the click to the clip. A bad request raises before the first, so nothing changes."""
+    def page_generate(self, request: gr.Request, *values: Any) -> Iterator[tuple[View, View]]:
+        """Values of stage and scope from click to clip. A bad request raises before the first, so nothing changes."""
         with sentences():
             spec, asked = self.parse_form(dict(zip(FORM, values, strict=True)))
         yield from self.follow(self.start(spec, asked, request.session_hash))
 
-    def page_vary(self, request: gr.Request, event: gr.EventData, reference: Any, last_frame: Any) -> Iterator[View]:
+    def page_vary(
+        self, request: gr.Request, event: gr.EventData, reference: Any, last_frame: Any
+    ) -> Iterator[tuple[View, View]]:
         """A clip's settings once more from another noise, with the form's pictures where the clip had some.
 
         It does not read the form, which is being filled from the same settings meanwhile.
@@ -290,7 +299,7 @@ class Handlers:
         noise = "one noise" if rows == 1 or form["axis"] != "seed" else "one noise for each row"
         return f"{clips} from {noise}, {sum(r.steps for r in requests)} steps of up to {columns} clips at once."
 
-    def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[View]:
+    def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
         if it is going on."""
         jobs = self.jobs.adopt(known_ids(event._data), request.session_hash)
@@ -298,12 +307,14 @@ class Handlers:
         if not shown:
             return
         newest, *others = shown
-        history = [job.value for job in others if job.over and job.value["phase"] == "done"]
-        if newest.over:
-            yield {**newest.value, "history": history}
-            return
-        for value in newest.watch(UPDATE_S):
-            yield {**value, "history": history}
+        history = [job.value[0] for job in others if job.over and job.value[0]["phase"] == "done"]
+        for stage, scope in newest.watch(UPDATE_S):
+            yield {**stage, "history": history}, scope
+
+    def page_restore_comparison(self, request: gr.Request, event: gr.EventData) -> Iterator[View]:
+        """The same for the newest comparison."""
+        for job in self.jobs.adopt(known_ids(event._data), request.session_hash)[:1]:
+            yield from job.watch(UPDATE_S)
 
     def page_model(self, model: Any) -> list[Any]:
         """A model was chosen: the updates of `FOLLOWS`."""

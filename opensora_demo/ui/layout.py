@@ -23,6 +23,7 @@ from opensora_demo.ui.components import (
     PlainSlider,
     PlainText,
     ReferenceImage,
+    Scope,
     Stage,
 )
 from opensora_demo.ui.controls import (
@@ -294,6 +295,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                 grid = Compare({"phase": "idle"}, **stage_props("grid", spec))
                 with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
                     gr.Markdown(rules_text(), elem_classes="os-rules")
+            with gr.Tab("Latent scope", render_children=True):
+                scope = Scope()
             with gr.Tab("How it works", render_children=True):
                 explain = Explain({"phase": "idle"}, elem_id="explain")
 
@@ -315,16 +318,16 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
-        gr.on([go.click, prompt.submit], handlers.page_generate, form, stage, **run)
+        gr.on([go.click, prompt.submit], handlers.page_generate, form, [stage, scope], **run)
         asks = [compare.click, scales.submit, rows.submit, compare_prompt.submit]
         gr.on(asks, handlers.page_compare, compared, grid, **run)
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
         stage.pick(handlers.page_pick, None, picked, **quick)
         grid.pick(handlers.page_pick, None, picked, **quick)
         stage.vary(handlers.page_pick, None, picked, **quick)
-        stage.vary(handlers.page_vary, [reference, last_frame], stage, **run)
-        stage.restore(handlers.page_restore, None, stage, **run)
-        grid.restore(handlers.page_restore, None, grid, **run)
+        stage.vary(handlers.page_vary, [reference, last_frame], [stage, scope], **run)
+        stage.restore(handlers.page_restore, None, [stage, scope], **run)
+        grid.restore(handlers.page_restore_comparison, None, grid, **run)
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)

@@ -15,7 +15,8 @@ from opensora_demo.types import Event, GenerationRequest
 POLL_S = 0.2  # how often a waiting run looks at its cancel flag
 
 E = TypeVar("E")
-Generate = Callable[[ModelBundle, GenerationRequest, Flag], Iterator[Event]]
+Generate = Callable[..., Iterator[Event]]
+"""(bundle, request, cancel flag, *, look=False), as `pipeline.generate`."""
 
 
 class BundleSource(Protocol):

@@ -138,7 +138,7 @@ def build_theme() -> Base:
     )
 
 
-STYLES = ("page", "compare", "explain")
+STYLES = ("page", "compare", "scope", "explain")
 
 
 def page_css() -> str:

@@ -40,7 +40,7 @@ class FakePipeline:
     closed: int = 0
     started: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag) -> Iterator[Event]:
+    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[Event]:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -113,3 +113,12 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(Job, "publish", noted)
     return values
+
+
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("run-"):
+            thread.join(60)
+            assert not thread.is_alive()

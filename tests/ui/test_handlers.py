@@ -38,7 +38,7 @@ def visitor(session: str = "a") -> Any:
 
 def click(handlers: Handlers, session: str = "a", **changes: Any) -> Iterator[dict[str, Any]]:
     form = dict.fromkeys(FORM) | GOOD | changes
-    return handlers.page_generate(visitor(session), *form.values())
+    return (stage for stage, _ in handlers.page_generate(visitor(session), *form.values()))
 
 
 def run(handlers: Handlers, session: str = "a", **changes: Any) -> Values:
@@ -46,8 +46,8 @@ def run(handlers: Handlers, session: str = "a", **changes: Any) -> Values:
 
 
 def test_a_run_from_click_to_clip(handlers: Handlers, published: Values) -> None:
-    assert run(handlers)[-1] == published[-1]
-    values = published
+    assert run(handlers)[-1] == published[-1][0]
+    values = [stage for stage, _ in published]
     texts = [v["text"] for v in values]
     assert texts[0] == "Loading the model"
     assert "Reading the prompt" in texts
@@ -203,15 +203,16 @@ def test_a_page_loaded_anew_finds_its_run_and_what_came_before(handlers: Handler
     values.close()  # type: ignore[attr-defined]
     event = gr.EventData(None, {"jobs": [shown["job"], first["job"], "unknown", 7]})
     again = handlers.page_restore(visitor("new page"), event)
-    value = next(again)
+    value, _ = next(again)
     assert value["run"] == shown["run"]
     assert [old["prompt"] for old in value["history"]] == ["a blue star"]
     assert handlers.jobs.stop("old page") == 0  # it is the new page's now
     pipeline.gate.release(100)
-    assert list(again)[-1]["phase"] == "done"
-    (value,) = handlers.page_restore(visitor("third"), gr.EventData(None, {"jobs": [shown["job"]]}))
+    assert list(again)[-1][0]["phase"] == "done"
+    ((value, scope),) = handlers.page_restore(visitor("third"), gr.EventData(None, {"jobs": [shown["job"]]}))
     assert value["phase"] == "done"
     assert value["history"] == []
+    assert scope["done"]
     for nonsense in (None, {"jobs": "x"}, {"jobs": ["x"]}, {}):
         assert list(handlers.page_restore(visitor(), gr.EventData(None, nonsense))) == []
 
@@ -260,7 +261,7 @@ def test_a_varied_clip_has_its_own_settings_and_another_seed(handlers: Handlers,
     }
     made |= {"seed": 5, "reference": True, "image_guidance": 4.0, "motion_score": 7.0}
     event = gr.EventData(None, made | {"seed": None})
-    settings = list(handlers.page_vary(visitor(), event, str(picture), str(picture)))[-1]["clip"]["settings"]
+    settings = list(handlers.page_vary(visitor(), event, str(picture), str(picture)))[-1][0]["clip"]["settings"]
     assert {key for key in made if settings[key] != made[key]} == {"seed"}
     assert "rule" not in settings  # plain, though the model's default is another
     assert "last_frame" not in settings  # the clip had none
