@@ -237,7 +237,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             visible=limits.edit,
                             info="0 keeps them; 0.4 lets the last 40 % of the way redraw them.",
                         )
-            with gr.Tab("Compare guidance", render_children=True), gr.Column(elem_classes="os-compare"):
+            with gr.Tab("Compare", render_children=True), gr.Column(elem_classes="os-compare"):
                 compare_prompt = PlainText(
                     label="Prompt",
                     lines=1,
@@ -295,7 +295,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                 grid = Compare({"phase": "idle"}, **stage_props("grid", spec))
                 with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
                     gr.Markdown(rules_text(), elem_classes="os-rules")
-            with gr.Tab("Latent scope", render_children=True):
+            with gr.Tab("Scope", render_children=True):
                 scope = Scope()
             with gr.Tab("How it works", render_children=True):
                 explain = Explain({"phase": "idle"}, elem_id="explain")

@@ -125,7 +125,7 @@ def test_a_comparison_survives_a_reload(visit: Visit) -> None:
     page.wait_for_function(ENDED)
     page.reload()
     page.wait_for_selector("#stage .os-stage[data-show]")
-    page.get_by_role("tab", name="Compare guidance").click()
+    page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_function(DONE, arg=2)
 
 

@@ -89,7 +89,7 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
         assert chip in chips
     settings = settings_of(page)
     assert (settings["rule"], settings["reference"], settings["last_frame"]) == ("oscillating", True, True)
-    page.get_by_role("tab", name="Compare guidance").click()
+    page.get_by_role("tab", name="Compare", exact=True).click()
     assert text(page, "#compare-note").strip() == "Model: debug · 2.0 MMDiT."
     page.wait_for_selector("#grid .os-stage[data-show]")
     page.click("#compare")
@@ -169,7 +169,7 @@ def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
     page.press("#prompt textarea", "Enter")
     page.get_by_text("Open-Sora 2.0 · MMDiT 11B, deep compression cannot run here").first.wait_for()
     page.locator(".toast-close").first.click()  # on a phone it lies over the tabs
-    page.get_by_role("tab", name="Compare guidance").click()
+    page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_selector("#compare[disabled]")
     assert "Cannot run here" in text(page, "#compare-note")
     page.get_by_role("tab", name="Generate").click()

@@ -61,7 +61,7 @@ def box(page: Any, selector: str) -> dict[str, float]:
 
 def open_compare(page: Any, scales: str) -> None:
     """Turn to the second tab; what is typed before its parts are there would be lost."""
-    page.get_by_role("tab", name="Compare guidance").click()
+    page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_selector("#grid .oc")
     field = page.locator("#scales textarea, #scales input")
     field.fill(scales)

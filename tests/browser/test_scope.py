@@ -26,7 +26,7 @@ DRAWN = """() => {
 
 
 def open_scope(page: Any) -> None:
-    page.get_by_role("tab", name="Latent scope").click()
+    page.get_by_role("tab", name="Scope", exact=True).click()
     page.wait_for_selector("#scope .os-scope")
 
 
