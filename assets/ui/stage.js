@@ -471,7 +471,9 @@ function receive() {
     state.steps.push(asStep(view.steps[i]));
   }
   remember(view.job);
-  for (const old of view.history || []) keepClip(old, old.steps.map(asStep));
+  const missing = (view.history || []).filter((old) => !memory.shelf.some((clip) => clip.run === old.run));
+  for (const old of missing) keepClip(old, old.steps.map(asStep));
+  if (missing.length) showShelf();
   if (view.clip && (!memory.clip || memory.clip.run !== view.run)) {
     memory.clip = keepClip(view, state.steps);
     render();

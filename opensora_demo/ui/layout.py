@@ -318,6 +318,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
+        told: dict[str, Any] = {**quiet, "concurrency_limit": None}  # only through the queue do words reach the page
         gr.on([go.click, prompt.submit], handlers.page_generate, form, [stage, scope], **run)
         asks = [compare.click, scales.submit, rows.submit, compare_prompt.submit]
         gr.on(asks, handlers.page_compare, compared, grid, **run)
@@ -333,9 +334,9 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         dice.click(lambda: "", None, seed, **quick)
         for button in presets:
             button.click(handlers.page_preset, [button, model], [steps, guidance], **quick)
-        opened.upload(handlers.page_open, opened, picked, **quick)
+        opened.upload(handlers.page_open, opened, picked, **told)
         model.input(handlers.page_model, model, follows, **quick)
-        gr.on([reference.change, model.change], handlers.page_crop, [reference, model], seen, **quick)
+        gr.on([reference.change, model.change], handlers.page_crop, [reference, model], seen, **told)
         prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
         planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]
@@ -345,7 +346,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)
         explain.halt(handlers.page_stop, None, None, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
-        page.load(handlers.page_link, None, picked, **quick)
+        page.load(handlers.page_link, None, picked, **told)
         add_api(Api(handlers))
     return page
 

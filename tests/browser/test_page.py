@@ -19,7 +19,7 @@ FORM_HOLDS = """([selector, value]) => {
   const field = document.querySelector(selector);
   return field !== null && field.value === value;
 }"""
-STEPPING = """(name) => /^Denoising [1-9]/.test(document.querySelector('#' + name + ' .os-text').textContent)"""
+STEPPING = """(name) => /^Denoising [1-9]/.test(document.querySelector('#' + name + ' .os-text')?.textContent)"""
 PLAYING = """(name) => {
   const video = document.querySelector('#' + name + ' video.os-video'), stage = video.closest('.os-stage');
   if (stage.dataset.show !== 'clip' || !stage.classList.contains('os-ready') || video.paused) return false;
@@ -152,9 +152,9 @@ def test_a_broken_image_is_explained(visit: Visit) -> None:
     page.set_input_files(
         "#reference input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": b"<svg onload='alert(1)'/>"}
     )
-    page.wait_for_selector("#reference img")
-    start(page, "a ball")
     page.get_by_text("reference: this is not a readable PNG, JPEG or WebP image").wait_for()
+    start(page, "a ball")
+    page.get_by_text("reference: this is not a readable PNG, JPEG or WebP image").nth(1).wait_for()
 
 
 def test_text_stays_text(visit: Visit) -> None:
