@@ -72,7 +72,7 @@ function buildTable() {
     const line = make("div", "oc-row");
     line.setAttribute("role", "group");
     line.setAttribute("aria-label", row.label || "clips");
-    if (row.label) table.append(make("h4", "oc-row-label", row.label));
+    if (row.label) table.append(make("h2", "oc-row-label", row.label));
     const cells = view.columns.map((column, c) => buildCell(row, column, r, c));
     line.append(...cells.map((cell) => cell.node));
     table.append(line);
