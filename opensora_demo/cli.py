@@ -23,7 +23,7 @@ from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
-from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
+from opensora_demo.types import RULES, Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
 from opensora_demo.weights import ASSETS, why_not
 
 
@@ -265,7 +265,8 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--reference", metavar="IMAGE", help="PNG, JPEG or WebP that becomes the first frame")
         p.add_argument("--last-frame", metavar="IMAGE", help="the same for the last frame, where the model can")
         p.add_argument("--edit", help="0 keeps given frames exactly, up to 1 lets them be redrawn")
-        p.add_argument("--rule", help="guidance rule: plain, oscillating")
+        several: dict[str, Any] = {"nargs": "+"} if p.prog.endswith("compare") else {}
+        p.add_argument("--rule", metavar="R", help=f"guidance rule: {', '.join(RULES)}", **several)
         p.add_argument("--image-guidance", metavar="W", help="how hard given frames pull")
         p.add_argument("--motion-score", metavar="M", help="told to the model: more is livelier")
 

@@ -311,7 +311,7 @@ function showChart() {
   if (chart.variety) plots.push(plot("Variety: how far clips of different seeds are apart", chart.variety, (v) => v.toFixed(3)));
   $(".oc-plots").replaceChildren(...plots);
   $(".oc-chart-hint").textContent = chart.variety
-    ? "Means of " + chart.rows + " seeds. More guidance: closer to the prompt, less variety."
+    ? "Means of " + chart.rows + " seeds. What guidance is known for: closer to the prompt, less variety."
     : "Choose seeds as rows to see variety fall as guidance rises.";
 }
 
