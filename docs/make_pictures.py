@@ -5,6 +5,7 @@ python -m docs.make_pictures            needs requirements-dev.txt and Chromium
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -12,7 +13,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,7 +24,7 @@ from playwright.sync_api import sync_playwright
 
 from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import NANO
-from opensora_demo.media import compose_grid
+from opensora_demo.grid import compose_grid
 from opensora_demo.pipeline import run
 from opensora_demo.types import Frames, parse_request
 
@@ -71,7 +75,9 @@ def save_animation(file: Path, frames: Frames, fps: int) -> None:
     print(file.name, file.stat().st_size // 1000, "kB")
 
 
-def picture_of_the_page(file: Path) -> None:
+@contextmanager
+def served() -> Iterator[str]:
+    """The app in a process of its own, at the address given."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -88,23 +94,57 @@ def picture_of_the_page(file: Path) -> None:
                 break
             except OSError:
                 time.sleep(0.5)
-        with sync_playwright() as p:
-            browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="dark")
-            page.goto(url + "?__theme=dark")
-            page.locator("#prompt textarea").fill(PROMPTS[0])
-            page.locator("#seed input").fill("7")
-            page.locator("#generate").click()
-            done = "document.querySelector('#stage .os-stage').dataset.phase === 'done'"
-            playing = "document.querySelector('#stage video.os-video').currentTime > 0.8"
-            page.wait_for_function(f"{done} && {playing}", timeout=60_000)
-            page.evaluate("window.scrollTo(0, 0)")
-            page.screenshot(path=file)
-            browser.close()
+        yield url
     finally:
         server.terminate()
         server.wait()
-    print(file.name, file.stat().st_size // 1000, "kB")
+
+
+def save_picture(page: Any, name: str, height: int) -> None:
+    """The top of the page as it stands, in few colours: screenshots of flat surfaces lose nothing one sees."""
+    page.set_viewport_size({"width": 1280, "height": height})
+    page.evaluate("window.scrollTo(0, 0)")
+    page.mouse.move(1270, 10)
+    page.wait_for_timeout(500)
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        picture.convert("RGB").save(DOCS / name, "WEBP", quality=85, method=6)
+    print(name, (DOCS / name).stat().st_size // 1000, "kB")
+
+
+def pictures_of_the_page() -> None:
+    with served() as url, sync_playwright() as p:
+        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="dark")
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        page.locator("#prompt textarea").fill(PROMPTS[0])
+        page.locator("#seed input").fill("7")
+        page.locator("#generate").click()
+        done = "document.querySelector('#stage .os-stage').dataset.phase === 'done'"
+        playing = "document.querySelector('#stage video.os-video').currentTime > 0.8"
+        page.wait_for_function(f"{done} && {playing}")
+        save_picture(page, "page.webp", 860)
+        page.get_by_role("tab", name="Scope", exact=True).click()
+        page.wait_for_selector("#scope canvas")
+        save_picture(page, "scope.webp", 960)
+        page.get_by_role("tab", name="How it works").click()
+        page.wait_for_function("document.querySelector('#explain section').dataset.phase === 'done'")
+        save_picture(page, "how.webp", 1380)
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page.set_default_timeout(120_000)
+        page.goto(url + "?seed=3")
+        page.get_by_role("tab", name="Compare", exact=True).click()
+        page.locator("#compare-prompt textarea").fill(PROMPTS[4])
+        page.locator("#axis input").click()
+        page.get_by_role("option", name="seed", exact=True).click()
+        page.locator("#rows input").fill("3, 4")
+        page.wait_for_function("document.querySelector('#plan').textContent.includes('4 by 2')")
+        page.locator("#compare").click()
+        page.wait_for_function("document.querySelector('#grid section').dataset.phase === 'done'")
+        page.locator("#grid .oc-box").nth(0).click()
+        page.locator("#grid .oc-box").nth(3).click()
+        save_picture(page, "compare.webp", 1560)
+        browser.close()
 
 
 if __name__ == "__main__":
@@ -113,6 +153,7 @@ if __name__ == "__main__":
     rows = [np.concatenate(clips[i : i + 4], axis=2) for i in range(0, len(clips), 4)]
     save_animation(DOCS / "clips.webp", np.concatenate(rows, axis=1), 8)
     scales = [0.0, 1.0, 2.0, 4.0]
-    grid = compose_grid(generate(PROMPTS[4], scales, 3), [f"guidance {s:g}" for s in scales], min_px=128)
-    save_animation(DOCS / "guidance.webp", grid, 8)
-    picture_of_the_page(DOCS / "page.png")
+    clips = generate(PROMPTS[4], scales, 3)
+    grid, fps = compose_grid([clips], [f"guidance {s:g}" for s in scales], [""], [8], min_px=128)
+    save_animation(DOCS / "guidance.webp", grid, fps)
+    pictures_of_the_page()

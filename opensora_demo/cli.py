@@ -20,9 +20,10 @@ from typing import Any
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.errors import DemoError, RequestError
-from opensora_demo.media import compose_grid, read_reference, write_mp4
+from opensora_demo.grid import compose_grid
+from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
-from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
+from opensora_demo.types import RULES, Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
 from opensora_demo.weights import ASSETS, why_not
 
 
@@ -124,8 +125,8 @@ def command_compare(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
     finished = _run(build_bundle(spec), request)
-    labels = [f"guidance {c.request.guidance[0]:g}" for c in finished.clips]
-    write_mp4(out, compose_grid([c.frames for c in finished.clips], labels), request.fps, request.settings())
+    grid, fps = compose_grid([[c.frames for c in finished.clips]], request.labels, [request.prompt], [request.fps])
+    write_mp4(out, grid, fps, request.settings(), min_px=1)
     _report(out, request, finished)
 
 
@@ -264,7 +265,8 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--reference", metavar="IMAGE", help="PNG, JPEG or WebP that becomes the first frame")
         p.add_argument("--last-frame", metavar="IMAGE", help="the same for the last frame, where the model can")
         p.add_argument("--edit", help="0 keeps given frames exactly, up to 1 lets them be redrawn")
-        p.add_argument("--rule", help="guidance rule: plain, oscillating")
+        several: dict[str, Any] = {"nargs": "+"} if p.prog.endswith("compare") else {}
+        p.add_argument("--rule", metavar="R", help=f"guidance rule: {', '.join(RULES)}", **several)
         p.add_argument("--image-guidance", metavar="W", help="how hard given frames pull")
         p.add_argument("--motion-score", metavar="M", help="told to the model: more is livelier")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from threading import Event as Flag
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled, DeviceError, NumericsError
 from opensora_demo.families.base import Given
-from opensora_demo.preview import latent_to_rgb
+from opensora_demo.preview import latent_to_rgb, look_into
 from opensora_demo.types import (
     Clip,
     Decoding,
@@ -82,10 +81,13 @@ def _memory_errors() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Event]:
+def generate(
+    bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None, *, look: bool = False
+) -> Iterator[Event]:
     """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each clip, Finished.
 
-    Raises Cancelled at the next step or chunk after `cancel` is set, NumericsError when the output is not finite.
+    With `look` each StepPreview says what the step was made of. Raises Cancelled at the next step or chunk after
+    `cancel` is set, NumericsError when the output is not finite.
     """
 
     def check() -> None:
@@ -94,7 +96,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
 
     yield Started(request=request)
     check()
-    shape, rows = request.shape, len(request.guidance)
+    shape, rows = request.shape, len(request.columns)
     seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
 
     clock = time.perf_counter()
@@ -127,6 +129,7 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
                 previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
                 guidance=condition.guidance.effective(step.index),
                 seconds=seconds["denoise"],
+                look=look_into(step, bundle.preview_matrix) if look else None,
             )
             check()
             clock = time.perf_counter()
@@ -143,8 +146,8 @@ def generate(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
                 check()
         frames = without_copies(np.concatenate(chunks), request, bundle.codec.copies)
         seconds["decode"] += time.perf_counter() - clock
-        clips.append(Clip(frames=frames, request=replace(request, guidance=(request.guidance[row],))))
-        yield Decoding(done=row + 1, total=rows)
+        clips.append(Clip(frames=frames, request=request.column(row)))
+        yield Decoding(done=row + 1, total=rows, clip=clips[-1])
         check()
     yield Finished(clips=tuple(clips), seconds=seconds, unknown=unknown)
 

@@ -11,7 +11,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,8 +42,24 @@ class Range:
     step: float = 1
 
 
-Rule = Literal["plain", "oscillating"]
-"""plain: the same scale at every step; oscillating: full for ten steps, then at every other one (1.3 and 2.0)."""
+Rule = Literal["plain", "interval", "oscillating", "rescale", "apg", "cfg-zero"]
+"""How a guidance scale is applied (formulas and sources in `sampling.guidance`).
+
+plain: the same at every step; interval: at middle noise only; oscillating: full for ten steps, then at every other one
+(1.3 and 2.0); rescale: the spread drawn back to the prompt's; apg: without the part along the clean estimate; cfg-zero:
+from the null branch at its best length.
+"""
+RULES: tuple[Rule, ...] = ("plain", "interval", "oscillating", "rescale", "apg", "cfg-zero")
+DIFFUSION_RULES = tuple(rule for rule in RULES if rule != "cfg-zero")  # that one is about flows
+LINEAR_RULES: tuple[Rule, ...] = ("plain", "interval", "oscillating")  # a weighted sum, of any number of branches
+RULE_TITLES: Mapping[Rule, str] = {
+    "plain": "plain",
+    "interval": "interval",
+    "oscillating": "oscillating",
+    "rescale": "rescaled",
+    "apg": "APG",
+    "cfg-zero": "CFG-Zero*",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +76,14 @@ class Limits:
     reference: bool = True  # a first frame may be given
     last_frame: bool = False  # a last frame may be given, alone or with the first (both the same: a loop)
     edit: bool = False  # given frames may be kept in part
-    rules: tuple[Rule, ...] = ("plain",)  # the first is the default
+    rules: tuple[Rule, ...] = RULES  # the first is the default
     image_guidance: Range | None = None
     motion_score: Range | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One run. Two or more values of `guidance` are a comparison: that many clips from one noise."""
+    """One run. Two or more values of `guidance` or `rules` are a comparison: a clip for each pair, from one noise."""
 
     model_id: str
     prompt: str
@@ -80,9 +96,28 @@ class GenerationRequest:
     reference: Frames | None = None  # first frame (1, h, w, 3), already at the model's size
     last_frame: Frames | None = None  # likewise
     edit: float = 0.0  # 0 keeps given frames (1.1 refines them once), 0.4 redraws them over the last 40 % of the way
-    rule: Rule = "plain"
+    rules: tuple[Rule, ...] = ("plain",)
     image_guidance: float = 1.0  # how strongly given frames pull; only where the model has such a branch
     motion_score: float | None = None  # words at the end of the prompt; None leaves them out, as a 0 does
+
+    @property
+    def columns(self) -> tuple[tuple[float, Rule], ...]:
+        """(scale, rule) of each clip, the scales of the first rule first."""
+        return tuple((scale, rule) for rule in self.rules for scale in self.guidance)
+
+    def column(self, index: int) -> GenerationRequest:
+        """The request that makes the clip of one column alone."""
+        scale, rule = self.columns[index]
+        return replace(self, guidance=(scale,), rules=(rule,))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells the columns apart: "guidance 4", "APG", or "guidance 4, APG"."""
+        several, bent = len(self.guidance) > 1, len(self.rules) > 1
+        return tuple(
+            ", ".join([f"guidance {scale:g}"] * (several or not bent) + [RULE_TITLES[rule]] * bent)
+            for scale, rule in self.columns
+        )
 
     def settings(self) -> dict[str, Any]:
         """The request in the words of the API, as it is written into files and shown under a clip."""
@@ -98,7 +133,7 @@ class GenerationRequest:
             "reference": self.reference is not None,
             **({"last_frame": True} if self.last_frame is not None else {}),
             **({"edit": self.edit} if self.edit else {}),
-            **({"rule": self.rule} if self.rule != "plain" else {}),
+            **({} if self.rules == ("plain",) else {"rule": self.rules[0] if len(self.rules) == 1 else [*self.rules]}),
             **({"image_guidance": self.image_guidance} if self.image_guidance != 1 else {}),
             **({"motion_score": self.motion_score} if self.motion_score is not None else {}),
         }
@@ -124,6 +159,33 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Inside one step, for the first clip. Pictures are (t', h', w', 3), in the colours of the preview; those of large
+    latents are reduced (`preview.look_sizes`).
+
+    noisy: the latent before the step; estimate: the x0 that guidance arrived at; prompt and null: the x0 that each
+    branch speaks of, None where it was not evaluated; difference: how far these two are apart (RMS over channels),
+    black to white at `peak`, which is the largest at any latent position; channels (c, t', h', w'): each channel of the
+    estimate in grey, from -3 to 3 standard deviations. The norms are RMS of what the network predicted, `cosine` is
+    between its two branches, and `applied` is the scale s at which u + s (c - u) comes nearest to the guided
+    prediction; they are None without the branches they speak of.
+    """
+
+    noisy: Frames
+    estimate: Frames
+    prompt: Frames | None
+    null: Frames | None
+    difference: Frames | None
+    peak: float | None
+    channels: NDArray[np.uint8]
+    prompt_norm: float | None
+    null_norm: float | None
+    difference_norm: float | None
+    cosine: float | None
+    applied: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepPreview:
     """One denoising step is done. `previews` holds one (t', h', w', 3) picture of the x0 estimate for each clip."""
 
@@ -132,15 +194,8 @@ class StepPreview:
     t: float
     previews: tuple[Frames, ...]
     guidance: tuple[float, ...]  # effective at this step, one for each clip
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """`done` of `total` clips have been decoded."""
-
-    done: int
-    total: int
+    seconds: float  # of denoising so far
+    look: Look | None = None  # where it was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +204,15 @@ class Clip:
 
     frames: Frames
     request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """`done` of `total` clips have been decoded, this one last."""
+
+    done: int
+    total: int
+    clip: Clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,13 +350,17 @@ class _Raw(BaseModel):
 
     @field_validator("rule", mode="before")
     @classmethod
-    def _rule(cls, value: Any, info: ValidationInfo) -> str:
+    def _rule(cls, value: Any, info: ValidationInfo) -> tuple[str, ...]:
         limits: Limits = info.context  # type: ignore[assignment]
         if value is None or value == "":
-            return limits.rules[0]
-        if value not in limits.rules:
-            raise ValueError(f"must be one of {', '.join(limits.rules)}, not {str(value)[:20]!r}")
-        return str(value)
+            return limits.rules[:1]
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        for rule in values:
+            if rule not in limits.rules:
+                raise ValueError(f"must be one of {', '.join(limits.rules)}, not {str(rule)[:20]!r}")
+        if not values or len(set(values)) != len(values):
+            raise ValueError("must name one rule or several different ones")
+        return tuple(values)
 
     @field_validator("image_guidance", "motion_score", mode="before")
     @classmethod
@@ -386,6 +454,16 @@ def parse_request(
         raise RequestError("reference", "this model takes no reference image")
     if last_frame is not None and not limits.last_frame:
         raise RequestError("last_frame", "this model takes no last frame")
+    clips = len(parsed.guidance) * len(parsed.rule)
+    if clips > MAX_COMPARED:
+        raise RequestError(
+            "guidance",
+            f"{len(parsed.guidance)} scales by {len(parsed.rule)} rules are {clips} clips; at most {MAX_COMPARED} fit",
+        )
+    if limits.image_guidance is not None and (reference is not None or last_frame is not None):
+        for rule in parsed.rule:
+            if rule not in LINEAR_RULES:
+                raise RequestError("rule", f"{rule} is for text alone with this model; take out the given frames")
     height_px, width_px = limits.sizes_px[0]
     return GenerationRequest(
         model_id=model_id,
@@ -399,7 +477,7 @@ def parse_request(
         reference=reference,
         last_frame=last_frame,
         edit=parsed.edit,
-        rule=parsed.rule,
+        rules=parsed.rule,
         image_guidance=1.0 if parsed.image_guidance is None else parsed.image_guidance,
         motion_score=parsed.motion_score or None,
     )

@@ -3,11 +3,11 @@
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
-const wide = Boolean(props.wide), name = props.name;
+const name = props.name, TITLE = "Open-Sora Demo";
 const about = () => props.about || {}; // the chosen model: {model, cell, runs}
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
-const memory = ((window.openSoraDemo ||= {})[name] ||= { shelf: [], lastRun: 0, clip: null });
+const memory = ((window.openSoraDemo ||= {})[name] ||= { shelf: [], lastRun: 0, clip: null, asked: false });
 const state = { view: null, steps: [], scrub: null, example: 0, loops: 0, arrived: 0, ticking: false };
 
 const make = (tag, className, text) => {
@@ -43,55 +43,30 @@ async function copy(text, node) {
 
 // --- the picture -------------------------------------------------------------------------------------------------
 
-// The same geometry as media.compose_grid, so that estimate and finished grid lie on each other.
-const BAR = 28, GAP = 6;
-function geometry(view) {
-  const [w, h] = view.cell, n = view.labels.length;
-  if (!n) return { w: w * 2, h: h * 2, cells: [[0, 0, w * 2, h * 2]] };
-  const columns = n <= 4 ? n : Math.ceil(n / 2), rows = Math.ceil(n / columns), cells = [];
-  for (let i = 0; i < n; i++) {
-    cells.push([GAP + (i % columns) * (w + GAP), GAP + Math.floor(i / columns) * (h + BAR + GAP) + BAR, w, h]);
-  }
-  return { w: columns * (w + GAP) + GAP, h: rows * (h + BAR + GAP) + GAP, cells };
-}
-
 function drawStep(step, now) {
-  const view = state.view, g = geometry(view);
-  if (canvas.width !== g.w || canvas.height !== g.h) {
-    canvas.width = g.w;
-    canvas.height = g.h;
+  const view = state.view, w = view.cell[0] * 2, h = view.cell[1] * 2, image = step.image;
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
   }
+  if (!image.complete || !image.naturalWidth) return;
   pen.imageSmoothingEnabled = true;
   pen.imageSmoothingQuality = "high";
-  if (view.labels.length) {
-    pen.fillStyle = "rgb(18 20 26)";
-    pen.fillRect(0, 0, g.w, g.h);
-  }
   const span = view.frames / view.fps, at = ((now / 1000) % span) / span * view.latent;
   const a = Math.min(Math.floor(at), view.latent - 1), blend = at - a;
-  step.images.forEach((image, i) => {
-    if (!image.complete || !image.naturalWidth) return;
-    const [x, y, w, h] = g.cells[i], sw = image.naturalWidth / view.latent, sh = image.naturalHeight;
+  const sw = image.naturalWidth / view.latent, sh = image.naturalHeight;
+  pen.drawImage(image, a * sw, 0, sw, sh, 0, 0, w, h);
+  if (a + 1 < view.latent) {
+    pen.globalAlpha = blend;
+    pen.drawImage(image, (a + 1) * sw, 0, sw, sh, 0, 0, w, h);
     pen.globalAlpha = 1;
-    pen.drawImage(image, a * sw, 0, sw, sh, x, y, w, h);
-    if (a + 1 < view.latent) {
-      pen.globalAlpha = blend;
-      pen.drawImage(image, (a + 1) * sw, 0, sw, sh, x, y, w, h);
-    }
-    pen.globalAlpha = 1;
-    if (view.labels.length) {
-      pen.fillStyle = "rgb(236 238 242)";
-      pen.font = "500 15px system-ui, sans-serif";
-      pen.textBaseline = "middle";
-      pen.fillText(view.labels[i], x + 4, y - BAR / 2 + 2, w);
-    }
-  });
+  }
 }
 
 // A new picture is shown once its images are decoded: until then the one before it stays, so nothing flashes.
 function current() {
   if (state.scrub !== null) return state.steps[state.scrub];
-  for (let i = state.steps.length - 1; i >= 0; i--) if (state.steps[i].images.every((m) => m.complete)) return state.steps[i];
+  for (let i = state.steps.length - 1; i >= 0; i--) if (state.steps[i].image.complete) return state.steps[i];
   return undefined;
 }
 
@@ -147,7 +122,7 @@ function drawStrip() {
   for (let k = 0; k < cells; k++) {
     const x = k * cw, from = Math.floor((k * total) / cells), to = Math.floor(((k + 1) * total) / cells) - 1;
     let image = null;
-    for (let i = Math.min(to, state.steps.length - 1); i >= from && !image; i--) if (state.steps[i].images[0].complete) image = state.steps[i].images[0];
+    for (let i = Math.min(to, state.steps.length - 1); i >= from && !image; i--) if (state.steps[i].image.complete) image = state.steps[i].image;
     if (image && image.naturalWidth) {
       const sw = image.naturalWidth / view.latent, sh = image.naturalHeight, f = Math.floor(view.latent / 2);
       const r = Math.max((cw - 2) / sw, h / sh), cutW = (cw - 2) / r, cutH = h / r;
@@ -218,6 +193,15 @@ function showTime() {
   $(".os-time").textContent = text;
 }
 
+// In the tab's title, so that one may look elsewhere meanwhile.
+function showTitle() {
+  const view = state.view, share = view && view.total ? Math.round((100 * state.steps.length) / view.total) : 0;
+  document.title = running() ? share + " % · " + TITLE : view && view.phase === "done" ? "Done · " + TITLE : TITLE;
+}
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && !running()) document.title = TITLE;
+});
+
 function showChips(pairs) {
   $(".os-chips").replaceChildren(...(pairs || []).map(([key, value]) => {
     const chip = button("os-chip", undefined, "Copy " + key, () => copy(value, chip));
@@ -238,16 +222,21 @@ function showActions(clip, example) {
   save.download = clip.file;
   save.title = "H.264, plays at " + clip.settings.fps + " FPS, enlarged to at least 256 px; the settings are inside the file";
   actions.append(save);
-  if (!wide) {
-    actions.append(
-      button("os-action", "Reuse settings", "Put this clip's prompt, seed and settings into the form", () => trigger("pick", clip.settings)),
-      button("os-action", "Vary", "Run the same settings from another noise", () => {
-        if (!running()) trigger("vary", { ...clip.settings, seed: null });
-      }),
-    );
-  }
+  actions.append(
+    button("os-action", "Reuse settings", "Put this clip's prompt, seed and settings into the form", () => trigger("pick", clip.settings)),
+    button("os-action", "Vary", "Run the same settings from another noise", () => {
+      if (!running()) trigger("vary", { ...clip.settings, seed: null });
+    }),
+  );
+  const link = button("os-action", "Copy link", "An address of this page with these settings; it runs nothing by itself", () => copy(address(clip.settings), link));
   const all = button("os-action", "Copy settings", "Copy all settings as JSON", () => copy(JSON.stringify(clip.settings, null, 2), all));
-  actions.append(all);
+  actions.append(link, all);
+}
+const LINKED = ["model", "prompt", "negative", "fps", "frames", "steps", "guidance", "seed", "rule", "image_guidance", "motion_score", "edit"];
+function address(settings) {
+  const query = new URLSearchParams();
+  for (const key of LINKED) if (settings[key] !== undefined && settings[key] !== "" && settings[key] !== null) query.set(key, String(settings[key]));
+  return location.origin + location.pathname + "?" + query;
 }
 const asForm = (example) => ({ ...example.settings, prompt: example.prompt, seed: example.seed });
 
@@ -298,10 +287,7 @@ function idle() {
       showChips([]);
       showActions(null);
     }
-    const invitation = wide
-      ? "One prompt, one noise, several guidance scales, side by side and in step."
-      : "Type a sentence and press Generate.";
-    $(".os-empty").textContent = about().runs === false ? "The weights of this model are not here." : invitation;
+    $(".os-empty").textContent = about().runs === false ? "The weights of this model are not here." : "Type a sentence and press Generate.";
     return;
   }
   const example = list[state.example % list.length];
@@ -368,7 +354,6 @@ function card(url, prompt, act) {
 // Cards are kept from one call to the next: a rebuilt card would load its video again.
 const cards = new Map();
 function showShelf() {
-  if (wide) return;
   const list = examples(), nodes = [];
   const keep = (key, build) => nodes.push(cards.get(key) || cards.set(key, build()).get(key));
   $(".os-shelf-box").hidden = !list.length && !memory.shelf.length;
@@ -403,10 +388,13 @@ function showShelf() {
 function render() {
   const view = state.view, busy = running();
   root.dataset.phase = view ? view.phase : "idle";
-  document.body.toggleAttribute("data-os-busy", busy);
+  const all = (window.openSoraDemo.busy ||= new Set());
+  all[busy ? "add" : "delete"](name);
+  document.body.toggleAttribute("data-os-busy", all.size > 0);
   const idling = !view || view.phase === "idle", cell = about().cell;
-  const shape = idling ? cell && geometry({ cell, labels: wide ? ["", "", "", ""] : [] }) : geometry(view);
-  if (shape) frame.style.aspectRatio = shape.w + " / " + shape.h;
+  const shape = idling ? cell : view.cell;
+  if (shape) frame.style.aspectRatio = shape[0] + " / " + shape[1];
+  showTitle();
   $(".os-text").textContent = !idling ? view.text : about().runs === false ? "Cannot run here" : "Ready";
   $(".os-bar").firstElementChild.style.transform = "scaleX(" + (busy ? state.steps.length / view.total : 0) + ")";
   if (idling) {
@@ -427,6 +415,42 @@ function render() {
   if (busy) animate();
 }
 
+function asStep(step) {
+  const image = new Image();
+  image.onload = () => requestAnimationFrame(drawStrip);
+  image.src = step.p[0];
+  return { i: step.i, t: step.t, image };
+}
+
+// A finished clip goes onto the shelf, newest first, once.
+function keepClip(view, steps) {
+  const clip = {
+    run: view.run, url: view.clip.file.url, file: view.clip.file.orig_name, settings: view.clip.settings, steps, view,
+  };
+  memory.shelf = [clip, ...memory.shelf.filter((old) => old.run !== view.run)].sort((a, b) => b.run - a.run).slice(0, 12);
+  return clip;
+}
+
+// The secret ids of this visit's runs, kept by the browser, so that a page loaded anew finds them.
+const STORE = "open-sora-demo-" + name;
+function known() {
+  try {
+    const found = JSON.parse(sessionStorage.getItem(STORE) || "[]");
+    return Array.isArray(found) ? found : [];
+  } catch {
+    return [];
+  }
+}
+function remember(job) {
+  const ids = known();
+  if (!job || ids[0] === job) return;
+  try {
+    sessionStorage.setItem(STORE, JSON.stringify([job, ...ids.filter((id) => id !== job)].slice(0, 12)));
+  } catch {
+    // A browser that keeps nothing: the runs are only lost with the page.
+  }
+}
+
 function receive() {
   const view = props.value;
   if (!view || view.phase === "idle") {
@@ -444,20 +468,14 @@ function receive() {
   state.view = view;
   state.arrived = performance.now();
   for (let i = state.steps.length; i < view.steps.length; i++) {
-    const images = view.steps[i].p.map((source) => {
-      const image = new Image();
-      image.onload = () => requestAnimationFrame(drawStrip);
-      image.src = source;
-      return image;
-    });
-    state.steps.push({ i: view.steps[i].i, t: view.steps[i].t, images });
+    state.steps.push(asStep(view.steps[i]));
   }
+  remember(view.job);
+  const missing = (view.history || []).filter((old) => !memory.shelf.some((clip) => clip.run === old.run));
+  for (const old of missing) keepClip(old, old.steps.map(asStep));
+  if (missing.length) showShelf();
   if (view.clip && (!memory.clip || memory.clip.run !== view.run)) {
-    memory.clip = {
-      run: view.run, url: view.clip.file.url, file: view.clip.file.orig_name, settings: view.clip.settings,
-      steps: state.steps, view,
-    };
-    memory.shelf = [memory.clip, ...memory.shelf].slice(0, 12);
+    memory.clip = keepClip(view, state.steps);
     render();
     showShelf();
   } else {
@@ -466,7 +484,6 @@ function receive() {
   if (!running()) $(".os-live").textContent = view.text + ". " + (view.note || "");
 }
 
-if (wide) root.classList.add("os-wide");
 watch("value", receive);
 const follow = () => (root.dataset.model = about().model || "");
 watch("about", () => {
@@ -477,3 +494,59 @@ watch("about", () => {
 });
 follow();
 receive();
+
+// --- once for the page -------------------------------------------------------------------------------------------
+
+const typing = (target) => target instanceof Element && target.closest("input, textarea, select, [contenteditable], [role=slider], [role=combobox]");
+const press = (...ids) => {
+  const found = ids.map((id) => document.getElementById(id)).find((node) => node && node.offsetParent);
+  if (found) found.click();
+};
+function stepFrames(frames) {
+  if (root.dataset.show !== "clip") return;
+  const fps = state.view && state.view.phase !== "idle" ? state.view.fps : 8;
+  video.pause();
+  video.currentTime = Math.min(Math.max(video.currentTime + frames / fps, 0), Math.max((video.duration || 0) - 0.5 / fps, 0));
+}
+const keys = (event) => {
+  if (!element.isConnected) return document.removeEventListener("keydown", keys);
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    press("generate", "compare");
+  } else if (event.key === "Escape" && document.body.hasAttribute("data-os-busy")) {
+    press("stop", "stop-compare");
+  } else if (frame.offsetParent && !typing(event.target) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    if (event.target instanceof Element && event.target.closest("button, a, summary") && event.key === " ") return;
+    const act = { " ": () => (video.paused ? video.play().catch(() => {}) : video.pause()), ArrowLeft: () => stepFrames(-1), ArrowRight: () => stepFrames(1) }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+};
+document.addEventListener("keydown", keys);
+
+// A clip or picture of ours dropped anywhere gives its settings; over a field for images it is the image.
+const carriesFile = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");
+const overField = (event) => event.target instanceof Element && event.target.closest("#reference, #last-frame");
+const dragged = (event) => {
+  if (!element.isConnected) return document.removeEventListener("dragover", dragged);
+  if (carriesFile(event) && !overField(event)) event.preventDefault();
+};
+const dropped = (event) => {
+  if (!element.isConnected) return document.removeEventListener("drop", dropped);
+  if (!carriesFile(event) || overField(event)) return;
+  event.preventDefault();
+  const field = document.querySelector("#open-file input[type=file], input#open-file[type=file]") || document.querySelector("#open-file")?.parentElement?.querySelector("input[type=file]");
+  if (!field || !event.dataTransfer.files.length) return;
+  const files = new DataTransfer();
+  files.items.add(event.dataTransfer.files[0]);
+  field.files = files.files;
+  field.dispatchEvent(new Event("change", { bubbles: true }));
+};
+document.addEventListener("dragover", dragged);
+document.addEventListener("drop", dropped);
+
+if (!memory.asked) {
+  memory.asked = true;
+  if (known().length) trigger("restore", { jobs: known() });
+}

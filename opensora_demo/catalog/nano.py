@@ -17,7 +17,7 @@ from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
 from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
-from opensora_demo.types import Limits, Range
+from opensora_demo.types import DIFFUSION_RULES, Limits, Range
 
 NETWORK = STDiT3Config(
     in_channels=16,
@@ -110,6 +110,7 @@ NANO_DIT = ModelSpec(
         preview="../nano/preview.safetensors",
     ),
     limits=Limits(
+        rules=DIFFUSION_RULES,
         steps=Range(low=2, high=250, default=50),
         guidance=Range(low=0, high=15, default=4, step=0.5),
         fps=Range(low=1, high=30, default=8),
@@ -167,7 +168,6 @@ NANO_MMDIT = ModelSpec(
         frames=(1, 8, 12, 16),
         default_frames=16,
         sizes_px=((128, 128),),
-        rules=("plain", "oscillating"),
         image_guidance=Range(low=0, high=10, default=1, step=0.5),
     ),
 )

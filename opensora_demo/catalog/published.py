@@ -21,7 +21,7 @@ from opensora_demo.models.stdit3_v13 import STDiT3V13Config
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
 from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
-from opensora_demo.types import Limits, Range
+from opensora_demo.types import DIFFUSION_RULES, RULES, Limits, Range
 
 
 def _files(folder: str, *, clip: bool = False) -> WeightFiles:
@@ -56,6 +56,7 @@ V10 = ModelSpec(
     max_batch=2,
     weights=_files("opensora-1.0-256"),
     limits=Limits(
+        rules=DIFFUSION_RULES,
         steps=_DIFFUSION_STEPS,
         guidance=_GUIDANCE_7,
         fps=Range(low=1, high=30, default=8),
@@ -88,6 +89,7 @@ V11 = ModelSpec(
     max_batch=2,
     weights=_files("opensora-1.1"),
     limits=Limits(
+        rules=DIFFUSION_RULES,
         steps=_DIFFUSION_STEPS,
         guidance=_GUIDANCE_7,
         fps=Range(low=1, high=30, default=8),
@@ -143,7 +145,7 @@ V13 = ModelSpec(
         default_frames=113,
         sizes_px=((352, 640), (240, 416)),
         last_frame=True,
-        rules=("oscillating", "plain"),
+        rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=15, default=5, step=0.5),
         motion_score=_MOTION_OR_NOT,
     ),
@@ -168,7 +170,7 @@ V20 = ModelSpec(
         default_frames=129,
         sizes_px=((192, 336), (256, 256), (576, 1024)),
         last_frame=True,
-        rules=("oscillating", "plain"),
+        rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=10, default=3, step=0.5),
         motion_score=_MOTION,
     ),

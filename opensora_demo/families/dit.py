@@ -15,12 +15,12 @@ from torch import Tensor
 
 from opensora_demo.families.base import Conditioning, Draw, Given
 from opensora_demo.families.branches import evaluate
-from opensora_demo.families.stdit import guide_channels
+from opensora_demo.families.stdit import guide_noise
 from opensora_demo.models.dit import DiT
 from opensora_demo.sampling import iddpm
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.sampling.guidance import ClassifierFree, needed
-from opensora_demo.sampling.step import Step
+from opensora_demo.sampling.guidance import ClassifierFree
+from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.types import GenerationRequest
 
@@ -49,23 +49,26 @@ class DiTFamily:
         if not request.negative_prompt:
             y = torch.cat([y, self.network.null_condition().to(y)[None]])
         return DiTConditioning(
-            guidance=ClassifierFree(request.guidance),
+            guidance=ClassifierFree(
+                tuple(scale for scale, _ in request.columns),
+                tuple(rule for _, rule in request.columns),
+                iddpm.noise_levels(request.steps, self.sampler),
+            ),
             y=y,
             unknown=tuple(dict.fromkeys(word for words in pooled.unknown for word in words)),
             cut_tokens=pooled.cut_tokens[0],
         )
 
-    def predict(self, x: Tensor, timestep: float, index: int, condition: DiTConditioning) -> Tensor:
+    def predict(self, x: Tensor, timestep: float, index: int, condition: DiTConditioning) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w)."""
 
         def call(rows: list[int], branches: list[int]) -> Tensor:
             return self.network(x[rows], torch.full((len(rows),), timestep, device=x.device), condition.y[branches])
 
-        weights = condition.guidance.weights(index)
-        wanted = needed(weights)
+        wanted = condition.guidance.needed(index)
         wanted[:, 0] = True  # the unguided channels are the prompt branch's
         out = evaluate(call, wanted, shared=index == 0 and len(x) > 1, max_batch=self.max_batch)
-        return guide_channels(out, weights, x.shape[1], self.sampler.guided_channels)
+        return guide_noise(out, condition.guidance, index, x, timestep, self.sampler.guided_channels)
 
     def steps(
         self, noise: Tensor, condition: DiTConditioning, request: GenerationRequest, draw: Draw

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,10 +22,10 @@ from opensora_demo.families.branches import evaluate
 from opensora_demo.models.mmdit import MMDiT
 from opensora_demo.sampling.config import RectifiedFlowConfig
 from opensora_demo.sampling.given_frames import given_frames
-from opensora_demo.sampling.guidance import Guidance, TextImage, Unguided, combine, needed
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, Unguided, flow_levels
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times, shift_v20
-from opensora_demo.sampling.step import Step
+from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.prompts import add_fps_and_motion
 from opensora_demo.text.t5 import T5TextEncoder
@@ -82,29 +82,31 @@ class MMDiTFamily:
         ]
         mask, latent = given_frames(kind, references, (self.network.cfg.latent_channels, *size), causal=self.causal)  # type: ignore[arg-type]
         return MMDiTConditioning(
-            guidance=self.guidance(request, bool(mask.any()), size[0]),
+            guidance=self.guidance(request, bool(mask.any()), size),
             text=features.y[[0, 1, 1]],
             pooled=pooled.pooled[[0, 1, 1]],
             mask=mask.to(features.y.device),
             latent=latent.to(features.y.device),
             back=tuple((at, frame) for at, frame in ((0, given.first), (-1, given.last)) if frame is not None),
-            scales=request.guidance,
+            scales=tuple(scale for scale, _ in request.columns),
             unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
         )
 
-    def guidance(self, request: GenerationRequest, given: bool, latent_frames: int) -> Guidance:
+    def guidance(self, request: GenerationRequest, given: bool, size: tuple[int, int, int]) -> Guidance:
+        scales, rules = tuple(scale for scale, _ in request.columns), tuple(rule for _, rule in request.columns)
         if self.network.cfg.guidance_embed:
-            return Unguided(request.guidance)
-        oscillating = request.rule == "oscillating"
+            return Unguided(scales)
+        levels = flow_levels(self.times(request.steps, size)[:-1])
+        if not given:
+            return ClassifierFree(scales, rules, levels)
         return TextImage(
-            scales=request.guidance,
+            scales=scales,
+            rules=rules,
             image_scale=request.image_guidance,
             points=request.steps + 1,
-            given=given,
-            oscillating=oscillating,
-            oscillating_image=oscillating,
-            latent_frames=latent_frames if oscillating and given else None,
+            levels=levels,
+            latent_frames=size[0],
         )
 
     def predictions(
@@ -149,15 +151,15 @@ class MMDiTFamily:
                 x = step.x.clone()
                 for at, frame in condition.back:
                     x[:, :, at] = frame[:, 0].to(x)
-                step = Step(index=step.index, total=step.total, t=step.t, x=x, x0=x)
+                step = replace(step, x=x, x0=x)
             yield step
 
     def denoise(self, noise: Tensor, condition: MMDiTConditioning, times: tuple[float, ...]) -> Iterator[Step]:
         """From noise (rows, c, t, h, w) along `times`."""
 
-        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
-            weights = condition.guidance.weights(index)
-            predictions = self.predictions(x, t, condition, needed(weights), shared=index == 0 and len(x) > 1)
-            return combine(predictions, weights)
+        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
+            wanted = condition.guidance.needed(index)
+            branches = tuple(self.predictions(x, t, condition, wanted, shared=index == 0 and len(x) > 1))
+            return Prediction(guided=condition.guidance.guide(branches, index, x, (1.0, -t)), branches=branches)
 
         yield from sample(velocity, noise, times, order=self.sampler.order)

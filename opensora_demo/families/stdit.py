@@ -27,9 +27,9 @@ from opensora_demo.models.stdit3_v13 import STDiT3V13
 from opensora_demo.nn.attention import TextKeys
 from opensora_demo.sampling import iddpm, rectified_flow
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig, SamplerConfig
-from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, combine, needed, rescaled
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, flow_levels
 from opensora_demo.sampling.schedule import flow_times, shift_v12, shift_v13
-from opensora_demo.sampling.step import Step
+from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.prompts import add_scores
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest
@@ -146,20 +146,19 @@ class STDiTFamily:
         return latent, mask, frame_mask
 
     def _guidance(self, request: GenerationRequest, given: bool, latent_frames: int) -> Guidance:
-        if not isinstance(self.network, STDiT3V13):
-            return ClassifierFree(request.guidance)
-        oscillating = request.rule == "oscillating"
-        rescale = self.sampler.rescale if isinstance(self.sampler, RectifiedFlowConfig) else 0.0
-        return TextImage(
-            scales=request.guidance,
-            image_scale=request.image_guidance,
-            points=request.steps,
-            given=given,
-            oscillating=oscillating,
-            oscillating_image=oscillating,
-            latent_frames=latent_frames if given and oscillating else None,
-            rescale=rescale if oscillating else 0.0,
-        )
+        scales, rules = tuple(scale for scale, _ in request.columns), tuple(rule for _, rule in request.columns)
+        if given and isinstance(self.network, STDiT3V13):
+            return TextImage(
+                scales=scales,
+                rules=rules,
+                image_scale=request.image_guidance,
+                points=request.steps,
+                levels=flow_levels(self.times(request)[:-1]),
+                latent_frames=latent_frames,
+            )
+        if isinstance(self.sampler, IddpmConfig):
+            return ClassifierFree(scales, rules, iddpm.noise_levels(request.steps, self.sampler))
+        return ClassifierFree(scales, rules, flow_levels(self.times(request)[:-1]), self.sampler.rescale)
 
     # --- the network
 
@@ -232,19 +231,12 @@ class STDiTFamily:
 
     def velocity(
         self, x: Tensor, t: float, index: int, condition: STDiTConditioning, x_mask: Tensor | None = None
-    ) -> Tensor:
-        """Guided dx/dt of x (rows, c, t, h, w) at time t. Only (row, branch) pairs of non-zero weight are evaluated."""
-        weights, rule = condition.guidance.weights(index), condition.guidance
-        wanted = needed(weights)
-        share = rule.rescale if isinstance(rule, TextImage) and not rule.given else 0.0
-        if share:
-            wanted[:, 0] = True
+    ) -> Prediction:
+        """Guided dx/dt of x (rows, c, t, h, w) at time t. Only (row, branch) pairs that count are evaluated."""
+        wanted = condition.guidance.needed(index)
         out = self.outputs(x, 1000.0 * t, condition, wanted, x_mask, shared=index == 0 and len(x) > 1)
-        out = [None if o is None else o[:, : x.shape[1]] for o in out]
-        guided = combine(out, weights)
-        if share and out[0] is not None:
-            guided = rescaled(guided, out[0].float(), share)
-        return -guided
+        branches = tuple(None if o is None else -o[:, : x.shape[1]].float() for o in out)
+        return Prediction(guided=condition.guidance.guide(branches, index, x, (1.0, -t)), branches=branches)
 
     def noise_and_variance(
         self,
@@ -254,13 +246,12 @@ class STDiTFamily:
         condition: STDiTConditioning,
         config: IddpmConfig,
         x_mask: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w) for a diffusion sampler."""
-        weights = condition.guidance.weights(index)
-        wanted = needed(weights)
+        wanted = condition.guidance.needed(index)
         wanted[:, 0] = True  # the unguided channels are the prompt branch's
         out = self.outputs(x, timestep, condition, wanted, x_mask, shared=index == 0 and len(x) > 1)
-        return guide_channels(out, weights, x.shape[1], config.guided_channels)
+        return guide_noise(out, condition.guidance, index, x, timestep, config.guided_channels)
 
     # --- the run
 
@@ -311,10 +302,15 @@ class STDiTFamily:
         )
 
 
-def guide_channels(out: list[Tensor | None], weights: Tensor, channels: int, guided: int | None) -> Tensor:
-    """The prompt branch's output with the first `guided` of its noise channels (None: all `channels`) replaced by the
+def guide_noise(
+    out: list[Tensor | None], guidance: Guidance, index: int, x: Tensor, timestep: float, guided: int | None
+) -> Prediction:
+    """The prompt branch's output with the first `guided` of its noise channels (None: all of them) replaced by the
     guided ones."""
     assert out[0] is not None
+    channels = x.shape[1]
     count = channels if guided is None else guided
-    eps = combine([None if o is None else o[:, :count] for o in out], weights)
-    return torch.cat([eps, out[0][:, count:].float()], dim=1)
+    noise = [None if o is None else o[:, :channels].float() for o in out]
+    part = [None if n is None else n[:, :count] for n in noise]
+    eps = guidance.guide(part, index, x[:, :count], iddpm.to_x0(timestep))
+    return Prediction(guided=torch.cat([eps, out[0][:, count:].float()], dim=1), branches=tuple(noise))

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from opensora_demo.errors import NumericsError
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.sampling.step import Step
+from opensora_demo.sampling.step import Prediction, Step
 
 TIMESTEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 2e-2
 FEW_STEPS = 10
 
-Predict = Callable[[Tensor, float, int, Tensor | None], Tensor]
+Predict = Callable[[Tensor, float, int, Tensor | None], Prediction]
 """(x (rows, c, t, h, w), timestep 0..999, step index, x_mask (rows, t) or None) -> eps, or eps and variance values on
 twice the channels; x_mask is False for frames that are given."""
 
@@ -98,10 +98,10 @@ class Diffusion:
         a = self.alphas_cumprod[index]
         return float(a.sqrt()) * x + float((1 - a).sqrt()) * noise
 
-    def clean(self, x: Tensor, index: int, eps: Tensor) -> Tensor:
-        """The x0 that x and eps speak of: x / sqrt(a) - sqrt(1 / a - 1) eps."""
+    def to_x0(self, index: int) -> tuple[float, float]:
+        """(a, b) of the x0 = a x + b eps that x and eps speak of: 1 / sqrt(alpha) and -sqrt(1 / alpha - 1)."""
         a = self.alphas_cumprod[index]
-        return float(a.rsqrt()) * x - float((1 / a - 1).sqrt()) * eps
+        return float(a.rsqrt()), -float((1 / a - 1).sqrt())
 
     def ddpm(self, x: Tensor, index: int, x0: Tensor, fraction: Tensor | None, noise: Tensor) -> Tensor:
         """One ancestral step. `fraction` in -1..1 places the log variance between its bounds, the posterior's (-1)
@@ -122,6 +122,33 @@ class Diffusion:
         sigma = eta * math.sqrt((1 - before) / (1 - a)) * math.sqrt(1 - a / before)
         mean = math.sqrt(before) * x0 + math.sqrt(1 - before - sigma**2) * eps
         return mean + sigma * noise if index > 0 else mean
+
+
+def _log_alpha(timestep: float) -> float:
+    """log sqrt(alphas_cumprod) at a timestep 0..999, interpolated between two whole ones."""
+    log_alphas = 0.5 * (1 - linear_betas()).log().cumsum(0)
+    at = min(max(timestep, 0.0), TIMESTEPS - 1.0)
+    low = min(int(at), TIMESTEPS - 2)
+    return float(torch.lerp(log_alphas[low], log_alphas[low + 1], at - low))
+
+
+def to_x0(timestep: float) -> tuple[float, float]:
+    """(a, b) of the x0 = a x + b eps that x and eps speak of at a timestep: 1 / alpha and -sigma / alpha."""
+    alpha = math.exp(_log_alpha(timestep))
+    return 1 / alpha, -math.sqrt(1 - alpha**2) / alpha
+
+
+def noise_levels(steps: int, config: IddpmConfig) -> tuple[float, ...]:
+    """sigma / alpha of each step that `sample` takes, falling."""
+    if config.method == "dpm-solver++":
+        visited = [TIMESTEPS * float(t) - 1 for t in _dpm_times(steps)[:-1]]
+    else:
+        visited = [float(t) for t in reversed(space_timesteps(str(steps)))]
+    return tuple(-to_x0(t)[1] for t in visited)
+
+
+def _dpm_times(steps: int) -> Tensor:
+    return torch.linspace(1.0, 1 / TIMESTEPS, steps + 1, dtype=torch.float64)
 
 
 def linear_betas() -> Tensor:
@@ -164,17 +191,28 @@ def sample(
             x = torch.where((starts == index)[:, None, :, None, None], fresh, x)
             x_mask = (starts > index).expand(len(x), -1)
         timestep = process.timestep_map[index]
-        out = predict(x, float(timestep), i, x_mask)
+        start, prediction = x, predict(x, float(timestep), i, x_mask)
+        out = prediction.guided
         _check(out, i, total)
         eps, fraction = out[:, :channels], out[:, channels:] if out.shape[1] > channels else None
-        x0 = process.clean(x, index, eps)
+        to_x0 = process.to_x0(index)
+        x0 = to_x0[0] * x + to_x0[1] * eps
         if config.method == "ddim":
             x = process.ddim(x, index, x0, config.eta, draw())
         else:
             x = process.ddpm(x, index, x0, fraction, draw())
         if starts is not None:
             x = torch.where((starts < index)[:, None, :, None, None], kept, x)
-        yield Step(index=i, total=total, t=timestep / TIMESTEPS, x=x, x0=x0)
+        yield Step(
+            index=i,
+            total=total,
+            t=timestep / TIMESTEPS,
+            x=x,
+            x0=x0,
+            start=start,
+            prediction=prediction,
+            to_x0=to_x0,
+        )
 
 
 def _check(out: Tensor, i: int, total: int) -> None:
@@ -190,15 +228,8 @@ def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:
     Times are continuous: between two timesteps log alpha is interpolated, and the network is told 1000 t - 1, which
     is no whole number. Source: Open-Sora v1.0.0 opensora/schedulers/dpms/dpm_solver.py.
     """
-    log_alphas = 0.5 * (1 - linear_betas()).log().cumsum(0)  # at t = 1/1000, 2/1000, ..., 1
-    times = torch.linspace(1.0, 1 / TIMESTEPS, steps + 1, dtype=torch.float64)
-
-    def log_alpha_at(t: float) -> float:
-        at = min(max(t * TIMESTEPS - 1, 0.0), TIMESTEPS - 1.0)
-        low = min(int(at), TIMESTEPS - 2)
-        return float(torch.lerp(log_alphas[low], log_alphas[low + 1], at - low))
-
-    log_alpha = [log_alpha_at(float(t)) for t in times]
+    times = _dpm_times(steps)
+    log_alpha = [_log_alpha(TIMESTEPS * float(t) - 1) for t in times]
     sigma = [math.sqrt(1 - math.exp(2 * a)) for a in log_alpha]
     half_log_snr = [a - math.log(s) for a, s in zip(log_alpha, sigma, strict=True)]  # lambda
 
@@ -206,7 +237,8 @@ def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:
     before: Tensor | None = None  # the x0 estimate of the step before
     for i in range(steps):
         t = float(times[i])
-        out = predict(x, TIMESTEPS * t - 1, i, None)
+        start, prediction = x, predict(x, TIMESTEPS * t - 1, i, None)
+        out = prediction.guided
         _check(out, i, steps)
         x0 = (x - sigma[i] * out[:, :channels]) / math.exp(log_alpha[i])
         h = half_log_snr[i + 1] - half_log_snr[i]
@@ -216,4 +248,14 @@ def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:
             direction = x0 + (x0 - before) / (2 * r)
         x = sigma[i + 1] / sigma[i] * x - math.exp(log_alpha[i + 1]) * math.expm1(-h) * direction
         before = x0
-        yield Step(index=i, total=steps, t=t, x=x, x0=x0)
+        alpha = math.exp(log_alpha[i])
+        yield Step(
+            index=i,
+            total=steps,
+            t=t,
+            x=x,
+            x0=x0,
+            start=start,
+            prediction=prediction,
+            to_x0=(1 / alpha, -sigma[i] / alpha),
+        )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from opensora_demo.errors import NumericsError
-from opensora_demo.sampling.step import Step
+from opensora_demo.sampling.step import Prediction, Step
 
-Velocity = Callable[[Tensor, float, int, Tensor | None], Tensor]
+Velocity = Callable[[Tensor, float, int, Tensor | None], Prediction]
 """(x (rows, c, t, h, w), time, step index, x_mask (rows, t) or None) -> dx/dt of the same shape; x_mask is False for
 frames that are given."""
 
@@ -59,7 +59,8 @@ def sample(
             x_mask, renoised = active.expand(len(x), -1), active
         if given is not None and draw is not None:
             x = torch.where(given[1] == 1, noised(given[0], draw(), t), x)
-        v = velocity(x, t, i, x_mask)
+        start, prediction = x, velocity(x, t, i, x_mask)
+        v = prediction.guided
         if not torch.isfinite(v).all():
             raise NumericsError(
                 f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale"
@@ -74,4 +75,4 @@ def sample(
         if x_mask is not None:
             still = ~x_mask[:, None, :, None, None]
             x, x0 = torch.where(still, kept, x), torch.where(still, kept, x0)
-        yield Step(index=i, total=total, t=t, x=x, x0=x0)
+        yield Step(index=i, total=total, t=t, x=x, x0=x0, start=start, prediction=prediction, to_x0=(1.0, -t))

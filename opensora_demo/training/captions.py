@@ -46,7 +46,7 @@ SPEED_WORDS: dict[str, tuple[str, ...]] = {
 }
 # A motion is a verb in three forms (finite, participle, and the key for the plural) with an optional tail; the speed
 # goes before or after.
-_VERBS: dict[str, tuple[str, ...]] = {
+VERBS: dict[str, tuple[str, ...]] = {
     "move": ("moves", "moving"),
     "slide": ("slides", "sliding"),
     "drift": ("drifts", "drifting"),
@@ -291,7 +291,7 @@ _OPENINGS = (
     "create a clip of",
     "i want to see",
 )
-_FILLERS = ("bright", "shiny", "nice", "beautiful", "cute", "simple", "single")  # words that change nothing
+FILLERS = ("bright", "shiny", "nice", "beautiful", "cute", "simple", "single")  # words that change nothing
 _ADVERBS = ("slowly", "gently", "lazily", "quickly", "rapidly", "swiftly", "steadily")
 # Where the first of two objects is, seen from the second; where each of them is in the frame; both together.
 RELATION_PHRASES: dict[str, tuple[str, ...]] = {
@@ -334,7 +334,7 @@ def _article(phrase: str, rng: np.random.Generator) -> str:
 def _noun(scene: Scene, rng: np.random.Generator, colour: bool) -> str:
     """Size, colour and shape in one of the usual orders."""
     size, shape = _pick(rng, SIZE_WORDS[scene.size]), _pick(rng, SHAPE_WORDS[scene.shape])
-    filler = _pick(rng, _FILLERS) if rng.random() < 0.04 else ""
+    filler = _pick(rng, FILLERS) if rng.random() < 0.04 else ""
     if not colour:
         return _join(filler, size, shape)
     name, roll = _pick(rng, COLOUR_WORDS[scene.colour]), rng.random()
@@ -358,7 +358,7 @@ def _action(scene: Scene, rng: np.random.Generator, form: str) -> str:
     phrases = MOTION_PHRASES[scene.motion]
     verb, tail = phrases[int(rng.integers(len(phrases)))]
     speed = "" if scene.motion == "still" else _pick(rng, SPEED_WORDS[scene.speed])
-    finite, *participles = _VERBS[verb]
+    finite, *participles = VERBS[verb]
     spoken = {"finite": finite, "plural": verb}.get(form) or _pick(rng, tuple(participles))
     auxiliary = "is" if form == "is" else ""
     if speed in _ADVERBS and rng.random() < 0.4:
@@ -448,11 +448,11 @@ def vocabulary() -> list[str]:
     phrases: list[str] = [
         *(phrase for group in (*groups, *places) for options in group.values() for phrase in options),
         *(plural(noun) for nouns in SHAPE_WORDS.values() for noun in nouns),
-        *(form for forms in _VERBS.values() for form in forms),
-        *_VERBS,
+        *(form for forms in VERBS.values() for form in forms),
+        *VERBS,
         *(tail for options in MOTION_PHRASES.values() for _, tail in options),
         *_OPENINGS,
-        *_FILLERS,
+        *FILLERS,
         "coloured colored colour color that is next to",
         _EXTRA,
     ]

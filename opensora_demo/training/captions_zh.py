@@ -67,8 +67,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "bottom": ("下面", "下方"),
 }
 _OPENINGS = (*("",) * 8, "一段视频,", "视频:", "请生成", "画面中")
-_COUNTERS = ("一个", "一个", "一个", "一颗", "一只", "")
-_TOGETHER = {"side": ("并排", "左右并排"), "stack": ("上下排列",)}
+COUNTERS = ("一个", "一个", "一个", "一颗", "一只", "")
+TOGETHER_PHRASES = {"side": ("并排", "左右并排"), "stack": ("上下排列",)}
 
 # Characters that mean about one English word: their embeddings start there.
 # fmt: off
@@ -114,7 +114,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, omit: float = 0.0) -> str
     place = _pick(rng, BACKGROUNDS[scene.background]) if background else ""
     if scene.companion is not None:
         return _pair_caption(scene, scene.companion, rng, colour, motion, place)
-    subject = _pick(rng, _COUNTERS) + _noun(scene, rng, colour)
+    subject = _pick(rng, COUNTERS) + _noun(scene, rng, colour)
     action = _action(scene, rng) if motion else ""
     if action and rng.random() < 0.15:
         action = "正在" + action
@@ -132,7 +132,7 @@ def _pair_caption(one: Scene, other: Scene, rng: np.random.Generator, colour: bo
     nouns = [_noun(o, rng, colour) for o in (one, other)]
     alike = (one.shape, one.colour, one.motion) == (other.shape, other.colour, other.motion)
     if alike and rng.random() < 0.7:
-        together = _pick(rng, _TOGETHER["side" if one.room in ("left", "right") else "stack"])
+        together = _pick(rng, TOGETHER_PHRASES["side" if one.room in ("left", "right") else "stack"])
         return place + "两个" + nouns[0] + together + acts[0]
     if rng.random() < 0.6:
         counters = [_pick(rng, ("一个", "一个", "", "有一个")) for _ in range(2)]
@@ -154,7 +154,7 @@ def _pair_caption(one: Scene, other: Scene, rng: np.random.Generator, colour: bo
 
 def characters() -> list[str]:
     """Every Chinese character of the grammar, and the colon, in order."""
-    groups = (SHAPES, COLOURS, SIZES, SPEEDS, MOTIONS, BACKGROUNDS, ROOMS, _TOGETHER)
+    groups = (SHAPES, COLOURS, SIZES, SPEEDS, MOTIONS, BACKGROUNDS, ROOMS, TOGETHER_PHRASES)
     text = "".join(phrase for group in groups for options in group.values() for phrase in options)
-    text += "".join(_OPENINGS) + "".join(_COUNTERS) + "色的有正在两并排:的"
+    text += "".join(_OPENINGS) + "".join(COUNTERS) + "色的有正在两并排:的"
     return sorted({c for c in text if c not in ",."})

@@ -9,7 +9,7 @@ time, after the layout of the mask has said which halves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,10 @@ OF_OBJECTS = ("shape", "colour", "motion")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """One object of a clip. `centre_px` (t, 2) in 64ths of the side, NaN where it is not seen; `area` (t) share."""
+    """One object of a clip. `centre_px` (t, 2) in 64ths of the side, NaN where it is not seen; `area` (t) share.
+
+    `confidence` is of what is said of it; `chances` of every shape, colour and motion, adding up to 1 for each.
+    """
 
     shape: str
     colour: str
@@ -44,15 +47,17 @@ class Sight:
     confidence: dict[str, float]
     centre_px: np.ndarray
     area: np.ndarray
+    chances: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What one clip shows; of two objects, the left or upper one first."""
+    """What one clip shows; of two objects, the left or upper one first. `chances` are of every background."""
 
     background: str
     arrangement: str
     objects: tuple[Sight, ...]
+    chances: dict[str, float] = field(default_factory=dict)
 
     def matches(self, scene: Scene) -> dict[str, float]:
         """Share of the scene's objects whose shape, colour and motion are right; background and arrangement 0 or 1.
@@ -264,6 +269,7 @@ def read_clips(reader: Reader, clips: Sequence[Frames], batch: int = 16) -> list
                 background=BACKGROUNDS[int(out.background[i].argmax())],
                 arrangement=arrangement,
                 objects=tuple(_sight(out, i, k) for k in range(1 if arrangement == "alone" else 2)),
+                chances=_chances("background", out.background[i]),
             )
     return [readings[i] for i in range(len(clips))]
 
@@ -278,15 +284,17 @@ def find_objects(reader: Reader, clips: Sequence[Frames], batch: int = 16) -> li
     return [found[i] for i in range(len(clips))]
 
 
+def _chances(name: str, logits: Tensor) -> dict[str, float]:
+    return dict(zip(ATTRIBUTES[name], logits.float().softmax(-1).tolist(), strict=True))
+
+
 def _sight(out: ReaderOutput, i: int, k: int) -> Sight:
-    said: dict[str, str] = {}
-    confidence: dict[str, float] = {}
-    for name in OF_OBJECTS:
-        p = out.objects[name][i, k].softmax(-1)
-        said[name], confidence[name] = ATTRIBUTES[name][int(p.argmax())], float(p.max())
+    chances = {name: _chances(name, out.objects[name][i, k]) for name in OF_OBJECTS}
+    said = {name: max(of, key=of.__getitem__) for name, of in chances.items()}
+    confidence = {name: chances[name][value] for name, value in said.items()}
     area = out.area[i, k].numpy()
     centre = np.where(area[:, None] > _SEEN_AREA, out.centre[i, k].numpy() * SIZE_PX, np.nan)
-    return Sight(**said, confidence=confidence, centre_px=centre, area=area)
+    return Sight(**said, confidence=confidence, centre_px=centre, area=area, chances=chances)
 
 
 def grow(reader: Reader, state: dict[str, Tensor]) -> None:

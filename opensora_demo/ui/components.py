@@ -1,4 +1,4 @@
-"""Gradio components that pass what they are given straight on, and our own two that draw.
+"""Gradio components that pass what they are given straight on, and our own that draw.
 
 Gradio's components check and change values before a function sees them (a slider enforces its bounds but lets NaN and
 2.5 through; an image is decoded with every plugin there is). Here one schema decides, `types.parse_request`, so these
@@ -45,6 +45,13 @@ class PlainRadio(gr.Radio):
 
 
 class PlainDropdown(gr.Dropdown):
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
+class PlainChecks(gr.CheckboxGroup):
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
@@ -106,19 +113,37 @@ class Stage(_Drawn):
     `about` is the chosen model: {model, cell, runs}.
     """
 
-    def __init__(
-        self, value: Any = None, *, name: str, wide: bool = False, about: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    script = "stage"
+
+    def __init__(self, value: Any = None, *, name: str, about: dict[str, Any] | None = None, **kwargs: Any) -> None:
         # As attributes too: gr.HTML takes any word in its script for an event, and an update asks for them by name.
-        self.name, self.wide, self.about = name, wide, about
+        self.name, self.about = name, about
         super().__init__(
             value,
-            html_template=(UI_ASSETS / "stage.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / "stage.js").read_text("utf-8"),
+            html_template=(UI_ASSETS / f"{self.script}.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / f"{self.script}.js").read_text("utf-8"),
             elem_id=name,
-            wide=wide,
             name=name,
             about=about,
+            **kwargs,
+        )
+
+
+class Compare(Stage):
+    """A table of clips under one transport, with marks, chart, wipe and difference."""
+
+    script = "compare"
+
+
+class Scope(_Drawn):
+    """The latent scope: what every step of a run was made of, from the value of `ui.scope.ScopeView`."""
+
+    def __init__(self, value: Any = None, *, name: str = "scope", **kwargs: Any) -> None:
+        super().__init__(
+            value,
+            html_template=(UI_ASSETS / "scope.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "scope.js").read_text("utf-8"),
+            elem_id=name,
             **kwargs,
         )
 
@@ -131,5 +156,17 @@ class Composer(_Drawn):
             value,
             html_template='<div class="os-composer"></div>',
             js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"),
+            **kwargs,
+        )
+
+
+class Explain(_Drawn):
+    """Five figures about one run: what `explained.ExplainView` says of it."""
+
+    def __init__(self, value: Any = None, **kwargs: Any) -> None:
+        super().__init__(
+            value,
+            html_template=(UI_ASSETS / "explain.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / "explain.js").read_text("utf-8"),
             **kwargs,
         )

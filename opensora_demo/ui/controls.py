@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from opensora_demo.catalog import MODELS, ModelSpec, find_model
-from opensora_demo.types import Limits, Range
+from opensora_demo.errors import RequestError
+from opensora_demo.types import RULE_TITLES, Limits, Range, parse_request
 from opensora_demo.ui.present import cell_px
 from opensora_demo.ui.words import knows_words
 from opensora_demo.weights import why_not
@@ -18,7 +19,8 @@ Updates = dict[str, Any]
 # Whatever changes with the model, in the order in which the page lists it.
 FOLLOWS = (
     "prompt", "composer", "die", "go", "note", "steps", "guidance", "fps", "frames", "rule", "image_guidance",
-    "motion_score", "extras", "reference", "last_frame", "hint", "edit", "compare", "compare_note", "stage", "grid",
+    "motion_score", "extras", "reference", "last_frame", "hint", "edit", "rules", "compare", "compare_note",
+    "stage", "grid",
 )  # fmt: skip
 # Whatever a picked clip fills in: values, and with them the model.
 PICKED = (*FOLLOWS, "negative", "seed", "model")
@@ -56,7 +58,8 @@ def limit_updates(model: object) -> Updates:
         "guidance": _span(limits.guidance),
         "fps": _span(limits.fps),
         "frames": gr.update(choices=list(limits.frames), value=limits.default_frames),
-        "rule": gr.update(choices=list(limits.rules), value=limits.rules[0], visible=len(limits.rules) > 1),
+        "rule": gr.update(choices=rule_choices(limits), value=limits.rules[0], visible=len(limits.rules) > 1),
+        "rules": gr.update(choices=rule_choices(limits), value=[limits.rules[0]], visible=len(limits.rules) > 1),
         "image_guidance": _span(limits.image_guidance),
         "motion_score": _span(limits.motion_score) | {"info": motion_info(limits)},
         "extras": gr.update(label=extras_label(limits)),
@@ -93,13 +96,75 @@ def pick_updates(settings: Mapping[str, Any]) -> Updates:
     return updates | {"seed": gr.update(value="" if seed is None else str(seed))}
 
 
+# Settings as links and files spell them.
+SETTINGS = (
+    "prompt", "negative", "fps", "frames", "steps", "guidance", "seed", "rule", "image_guidance", "motion_score",
+    "edit",
+)  # fmt: skip
+
+
+def checked_settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What this demo accepts of settings from outside (a link, a file), checked by the one schema; and a sentence for
+    each that it does not. Unknown names are passed over; of a comparison's lists the first value counts."""
+    named = {key: found[key] for key in (*SETTINGS, "model") if found.get(key) not in (None, "")}
+    if not named:
+        return {}, []
+    ignored: list[str] = []
+    try:
+        spec = find_model(named.pop("model", None))
+    except RequestError as error:
+        ignored.append(str(error))
+        spec = find_model(None)
+    raw = {key: value[0] if isinstance(value, list) and value else value for key, value in named.items()}
+    if found.get("reference") in (True, "true", "True", "1"):
+        ignored.append("the given frame, which is not among the settings")
+    typed = "prompt" in raw
+    while True:
+        try:
+            request = parse_request({"prompt": "a ball"} | raw, model_id=spec.id, limits=spec.limits)
+            break
+        except RequestError as error:
+            ignored.append(str(error))
+            typed = typed and error.field != "prompt"
+            if raw.pop(error.field, None) is None:  # nothing of theirs: the rest cannot be used
+                return {}, ignored
+    settings = LEFT_OUT | request.settings()
+    kept = {key: settings[key] for key in raw if key in settings} | {"model": spec.id}
+    if not typed:
+        kept.pop("prompt", None)
+    return kept | {"seed": kept.get("seed")}, ignored
+
+
+PRESETS: Mapping[str, tuple[float, float]] = {
+    "Quick": (0.5, 1),
+    "Standard": (1, 1),
+    "Fine": (2, 1),
+    "Strong": (1, 1.75),
+}
+
+
+def preset_updates(name: object, model: object) -> tuple[Any, Any]:
+    """Updates of steps and guidance: the model's defaults times the preset's factors. Raises RequestError."""
+    limits = find_model(model).limits
+    factors = PRESETS.get(str(name), (1, 1))
+    values = []
+    for span, factor in zip((limits.steps, limits.guidance), factors, strict=True):
+        value = round(span.default * factor / span.step) * span.step
+        values.append(gr.update(value=min(max(value, span.low), span.high)))
+    return values[0], values[1]
+
+
+def rule_choices(limits: Limits) -> list[tuple[str, str]]:
+    return [(RULE_TITLES[rule], rule) for rule in limits.rules]
+
+
 def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
     """What a stage knows of the chosen model: whose examples to show, the shape of what will come, if it can run.
 
     Gradio replaces all properties of a drawn component at once, so the fixed ones go along.
     """
     about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0]), "runs": not why_not(spec)}
-    return {"name": name, "wide": name == "grid", "about": about}
+    return {"name": name, "about": about}
 
 
 def listed_title(spec: ModelSpec) -> str:
@@ -141,8 +206,8 @@ def model_note(spec: ModelSpec) -> str:
 
 
 def compare_note(spec: ModelSpec) -> str:
-    """Which model the second tab compares with, chosen on the first."""
-    return f"Model: {spec.title}.{_cannot(spec)}"
+    """What the comparison takes from the first tab."""
+    return f"Everything else, and the model ({spec.title}), as set under Generate.{_cannot(spec)}"
 
 
 def _cannot(spec: ModelSpec) -> str:

@@ -1,7 +1,7 @@
-"""What happens on a click or a call: parse, run, present. The page and the API differ only in what they show.
+"""What happens on a click: parse, start a run, show what it publishes.
 
-Every generator here yields before it works, holds its flag and lock through context managers, and so ends cleanly
-whether it runs out, fails, is stopped, or is closed because the tab went away.
+A run works in a thread of its own (`jobs`), so that a page may be closed or loaded anew while it goes on; every
+generator here only watches one.
 """
 
 from __future__ import annotations
@@ -12,30 +12,54 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache, partial
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
-from opensora_demo.media import compose_grid, read_reference, write_mp4
+from opensora_demo.grid import compose_grid
+from opensora_demo.media import MIN_FILE_PX, read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
-from opensora_demo.types import Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
-from opensora_demo.ui.controls import FOLLOWS, LEFT_OUT, PICKED, limit_updates, pick_updates
+from opensora_demo.training.asked import mark_clips
+from opensora_demo.training.reader import Reader, load_reader
+from opensora_demo.types import Clip, Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
+from opensora_demo.ui.compare import CompareView, Made, fit_to_model, parse_rows
+from opensora_demo.ui.controls import (
+    FOLLOWS,
+    LEFT_OUT,
+    PICKED,
+    checked_settings,
+    limit_updates,
+    pick_updates,
+    preset_updates,
+)
 from opensora_demo.ui.files import OutputFolder
-from opensora_demo.ui.present import RunView, View, number
-from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Runs, stream
-from opensora_demo.ui.words import compose, roll
+from opensora_demo.ui.jobs import Job, Jobs, Value
+from opensora_demo.ui.present import RunView, View
+from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Waiting, stream
+from opensora_demo.ui.scope import ScopeView
+from opensora_demo.ui.words import compose, knows_words, roll
 from opensora_demo.weights import why_not
 
 log = logging.getLogger(__name__)
 SORRY = "Something went wrong; the details are in the server's log."
 UPDATE_S = 0.08  # the page is told at most this often
-NEWS_S = 0.25  # an API caller
 DEFAULT_SCALES = "1, 2, 4, 7"
+MAX_TYPED = 500  # characters of a list of scales or rows
+REMEMBERED = 12  # runs a page may ask for after it was loaded anew
 Pictures = tuple[str | None, str | None]  # files of the first and the last frame
+
+# The form, in the order in which the page hands it over.
+FORM = (
+    "prompt", "negative", "reference", "last_frame", "edit", "fps", "frames", "steps", "guidance", "rule",
+    "image_guidance", "motion_score", "seed", "model",
+)  # fmt: skip
+COMPARE_FORM = (*FORM, "scales", "rules", "axis", "rows")
+Form = Mapping[str, Any]
 
 
 @contextmanager
@@ -53,7 +77,7 @@ def sentences() -> Iterator[None]:
 
 
 class Handlers:
-    """The functions behind the page and the API. Holds nothing of any one visitor."""
+    """The functions behind the page. Holds nothing of any one visitor but the runs, which are found by secret ids."""
 
     def __init__(
         self,
@@ -65,9 +89,9 @@ class Handlers:
     ) -> None:
         self.bundles = bundles
         self.files = files or OutputFolder()
-        self.runs = Runs()
+        self.jobs = Jobs()
+        self.clock = clock
         self._generate = generate
-        self._clock = clock
         self._numbers = itertools.count(1)
 
     # --- requests
@@ -84,151 +108,213 @@ class Handlers:
         raw = dict(raw) | {"seed": request.seed}
         return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
-    def _events(self, request: GenerationRequest, session: str | None) -> Iterator[RunEvent]:
-        flag = self.runs.start(session)
-        try:
-            with closing(stream(self.bundles, self._generate, request, flag)) as events:  # type: ignore[type-var]
-                yield from events
-        finally:
-            self.runs.finish(session, flag)
+    def parse_form(self, form: Form, **changes: Any) -> tuple[ModelSpec, GenerationRequest]:
+        """The request of the page's form with some settings changed. What the chosen model does not have is left out:
+        a hidden control keeps the value it had for another model. Raises RequestError and WeightsError."""
+        model = changes.pop("model", form["model"])
+        limits = find_model(model).limits
+        shown = {
+            "rule": len(limits.rules) > 1,
+            "image_guidance": limits.image_guidance is not None,
+            "motion_score": limits.motion_score is not None,
+            "edit": limits.edit,
+        }
+        raw = {name: form[name] for name in FORM if name not in ("model", "reference", "last_frame")}
+        raw = {name: value if shown.get(name, True) else None for name, value in raw.items()} | changes
+        raw["prompt"] = "" if raw["prompt"] is None else raw["prompt"]
+        pictures = (
+            form["reference"] if limits.reference else None,
+            form["last_frame"] if limits.last_frame else None,
+        )
+        return self.parse(raw, pictures, model)
 
-    def _write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
+    def parse_comparison(self, form: Form) -> tuple[list[str], list[ModelSpec], list[GenerationRequest]]:
+        """Labels, models and requests of the rows of a comparison. Raises RequestError and WeightsError."""
+        scales, rules, axis = form["scales"], form["rules"], str(form["axis"])
+        columns = {
+            "guidance": parse_guidance_list(scales[:MAX_TYPED]) if isinstance(scales, str) else scales,
+            "rule": rules or None,
+        }
+        _, first = self.parse_form(form, **columns)
+        labels, specs, requests = [], [], []
+        for label, changes in parse_rows(axis, str(form["rows"] or "")[:MAX_TYPED], first.seed):
+            of_row = dict(form) | changes
+            if "model" in changes:
+                of_row = dict(form) | fit_to_model(form, find_model(changes["model"])) | changes
+            spec, request = self.parse_form(of_row, **columns, seed=changes.get("seed", first.seed))
+            labels.append(label)
+            specs.append(spec)
+            requests.append(request)
+        return labels, specs, requests
+
+    # --- runs
+
+    def events(self, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[RunEvent]:
+        return stream(self.bundles, partial(self._generate, look=look), request, cancel)
+
+    def write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
         settings = request.settings() | {
             "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
             "unknown": list(done.unknown),
         }
-        frames = done.clips[0].frames
+        frames, fps = done.clips[0].frames, request.fps
         if len(done.clips) > 1:
-            labels = [f"guidance {number(clip.request.guidance[0])}" for clip in done.clips]
-            frames = compose_grid([clip.frames for clip in done.clips], labels)
+            frames, fps = compose_grid([[clip.frames for clip in done.clips]], request.labels, [""], [fps])
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
-        write_mp4(file, np.asarray(frames), request.fps, settings)
+        write_mp4(file, frames, fps, settings, min_px=MIN_FILE_PX if len(done.clips) == 1 else 1)
         return file, settings
+
+    def attend(self, job: Job, end: Callable[[str, str, float], Value], run: Callable[[float], None]) -> None:
+        """`run` from start to end; however it ends, the job's last value says so: `end` of phase, text and seconds."""
+        begin = self.clock()
+        try:
+            run(begin)
+        except Cancelled:
+            job.publish(end("stopped", "Stopped", self.clock() - begin))
+        except DemoError as error:
+            job.failure = str(error)
+            job.publish(end("failed", job.failure, self.clock() - begin))
+        except Exception:
+            log.exception("a run failed")
+            job.failure = SORRY
+            job.publish(end("failed", SORRY, self.clock() - begin))
+
+    def start(self, spec: ModelSpec, request: GenerationRequest, session: str | None) -> Job:
+        """Begin one run; its job publishes values of the stage and the scope."""
+
+        def work(job: Job) -> None:
+            number = next(self._numbers)
+            view, scope = RunView(number, job.id, request, spec), ScopeView(number, request)
+
+            def run(begin: float) -> None:
+                with closing(self.events(request, job.cancel, look=True)) as events:  # type: ignore[type-var]
+                    for event in events:
+                        view.add(event)
+                        scope.add(event)
+                        job.waiting = isinstance(event, Waiting)
+                        job.publish((view.value(self.clock() - begin), scope.value(done=False)))
+                        if isinstance(event, Finished):
+                            file, settings = self.write(request, event)
+                            last = view.finish(file, settings, self.clock() - begin)
+                            job.publish((last, scope.value(done=True)))
+
+            def end(phase: str, text: str, seconds: float) -> tuple[View, View]:
+                return view.end(phase, text, seconds), scope.value(done=True)
+
+            self.attend(job, end, run)
+
+        return self.jobs.start(session, work)
+
+    def start_comparison(
+        self,
+        axis: str,
+        labels: list[str],
+        specs: list[ModelSpec],
+        requests: list[GenerationRequest],
+        session: str | None,
+    ) -> Job:
+        """Begin a comparison, row after row; its job publishes values of the comparison."""
+
+        def work(job: Job) -> None:
+            view = CompareView(next(self._numbers), job.id, axis, labels, requests, specs, self._finish_clip)
+
+            def run(begin: float) -> None:
+                for row, request in enumerate(requests):
+                    view.begin_row(row)
+                    with closing(self.events(request, job.cancel)) as events:  # type: ignore[type-var]
+                        for event in events:
+                            view.add(event)
+                            job.waiting = isinstance(event, Waiting)
+                            job.publish(view.value(self.clock() - begin))
+                file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
+                clips = [[clip.frames for clip in of_row] for of_row in view.clips]
+                frames, fps = compose_grid(clips, requests[0].labels, labels, [r.fps for r in requests])
+                settings = {"prompt": requests[0].prompt, "rows": [r.settings() for r in requests]}
+                write_mp4(file, frames, fps, settings, min_px=1)
+                job.publish(view.finish(file, self.clock() - begin))
+
+            self.attend(job, view.end, run)
+
+        return self.jobs.start(session, work)
+
+    def _finish_clip(self, clip: Clip) -> Made:
+        request = clip.request
+        file = self.files.new_file(request.model_id, request.prompt, request.seed)
+        write_mp4(file, clip.frames, request.fps, request.settings())
+        sprite = file.with_suffix(".jpg")
+        across, size_px = write_sprite(sprite, clip.frames)
+        marks = None
+        if knows_words(request.model_id) and len(clip.frames) > 1:
+            (marks,) = mark_clips(reader(), request.prompt, [clip.frames])
+        return Made(file, sprite, across, size_px, marks)
+
+    def follow(self, job: Job) -> Iterator[Value]:
+        """What a job publishes, to its end; its failure is raised as the sentence the page shows."""
+        yield from job.watch(UPDATE_S)
+        if job.failure:
+            raise gr.Error(job.failure, title="Not finished", print_exception=False)
 
     # --- the page
 
-    def page(self, raw: Mapping[str, Any], pictures: Pictures, model: object, session: str | None) -> Iterator[View]:
-        """Values of the stage from the click to the clip. A bad request raises before the first, so nothing changes."""
+    def page_generate(self, request: gr.Request, *values: Any) -> Iterator[tuple[View, View]]:
+        """Values of stage and scope from click to clip. A bad request raises before the first, so nothing changes."""
         with sentences():
-            spec, request = self.parse(raw, pictures, model)
-        begin = self._clock()
-        view = RunView(next(self._numbers), request, spec)
-        shown = float("-inf")
-        try:
-            with closing(self._events(request, session)) as events:  # type: ignore[type-var]
-                for event in events:
-                    view.add(event)
-                    now = self._clock()
-                    if view.steps <= 1 or now - shown >= UPDATE_S or isinstance(event, Finished):
-                        shown = now
-                        yield view.value(now - begin)
-                    if isinstance(event, Finished):
-                        file, settings = self._write(request, event)
-                        yield view.finish(file, settings, self._clock() - begin)
-        except Cancelled:
-            yield view.end("stopped", "Stopped", self._clock() - begin)
-        except DemoError as error:
-            yield view.end("failed", str(error), self._clock() - begin)
-            raise gr.Error(str(error), title="Not finished", print_exception=False) from error
-        except Exception as error:
-            log.exception("a run failed")
-            yield view.end("failed", SORRY, self._clock() - begin)
-            raise gr.Error(SORRY, title="Sorry", print_exception=False) from error
+            spec, asked = self.parse_form(dict(zip(FORM, values, strict=True)))
+        yield from self.follow(self.start(spec, asked, request.session_hash))
 
-    def page_generate(
-        self,
-        prompt: Any,
-        negative: Any,
-        reference: Any,
-        last_frame: Any,
-        edit: Any,
-        fps: Any,
-        frames: Any,
-        steps: Any,
-        guidance: Any,
-        rule: Any,
-        image_guidance: Any,
-        motion_score: Any,
-        seed: Any,
-        model: Any,
-        request: gr.Request,
-    ) -> Iterator[View]:
-        raw = raw_form(
-            prompt=prompt,
-            negative=negative,
-            fps=fps,
-            frames=frames,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            **self.of_model(model, edit, rule, image_guidance, motion_score),
-        )
-        yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
-
-    def page_vary(self, reference: Any, last_frame: Any, event: gr.EventData, request: gr.Request) -> Iterator[View]:
+    def page_vary(
+        self, request: gr.Request, event: gr.EventData, reference: Any, last_frame: Any
+    ) -> Iterator[tuple[View, View]]:
         """A clip's settings once more from another noise, with the form's pictures where the clip had some.
 
         It does not read the form, which is being filled from the same settings meanwhile.
         """
         chosen = LEFT_OUT | (event._data if isinstance(event._data, dict) else {})
-        keys = ("prompt", "negative", "edit", "fps", "frames", "steps", "guidance")
-        yield from self.page_generate(
-            **{key: chosen.get(key) for key in (*keys, "rule", "image_guidance", "motion_score", "model")},
-            reference=reference if chosen.get("reference") else None,
-            last_frame=last_frame if chosen.get("last_frame") else None,
-            seed=None,
-            request=request,
-        )
-
-    def page_compare(
-        self,
-        prompt: Any,
-        negative: Any,
-        reference: Any,
-        last_frame: Any,
-        edit: Any,
-        fps: Any,
-        frames: Any,
-        steps: Any,
-        scales: Any,
-        rule: Any,
-        image_guidance: Any,
-        motion_score: Any,
-        seed: Any,
-        model: Any,
-        request: gr.Request,
-    ) -> Iterator[View]:
-        with sentences():
-            raw = raw_form(
-                prompt=prompt,
-                negative=negative,
-                fps=fps,
-                frames=frames,
-                steps=steps,
-                guidance=guidance_list(scales),
-                seed=seed,
-                **self.of_model(model, edit, rule, image_guidance, motion_score),
-            )
-        yield from self.page(raw, self.pictures_of(model, reference, last_frame), model, request.session_hash)
-
-    def of_model(self, model: object, edit: Any, rule: Any, image_guidance: Any, motion_score: Any) -> dict[str, Any]:
-        """Those of the settings only some models have that are shown for this one; a hidden control keeps the value
-        it had for another model and says nothing."""
-        with sentences():
-            limits = find_model(model).limits
-        return {
-            "rule": rule if len(limits.rules) > 1 else None,
-            "image_guidance": image_guidance if limits.image_guidance else None,
-            "motion_score": motion_score if limits.motion_score else None,
-            "edit": edit if limits.edit else None,
+        form = {name: chosen.get(name) for name in FORM} | {
+            "reference": reference if chosen.get("reference") else None,
+            "last_frame": last_frame if chosen.get("last_frame") else None,
+            "seed": None,
         }
-
-    def pictures_of(self, model: object, reference: Any, last_frame: Any) -> Pictures:
-        """The given frames this model takes; a picture that is out of sight waits for the model it was given to."""
         with sentences():
-            limits = find_model(model).limits
-        return (reference if limits.reference else None, last_frame if limits.last_frame else None)
+            spec, asked = self.parse_form(form)
+        yield from self.follow(self.start(spec, asked, request.session_hash))
+
+    def page_compare(self, request: gr.Request, *values: Any) -> Iterator[View]:
+        """Values of the comparison, from the click to the last clip."""
+        form = dict(zip(COMPARE_FORM, values, strict=True))
+        with sentences():
+            labels, specs, requests = self.parse_comparison(form)
+        yield from self.follow(self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash))
+
+    def page_plan(self, *values: Any) -> str:
+        """What a comparison would run, in a sentence; what is wrong with it in another."""
+        form = dict(zip(COMPARE_FORM, values, strict=True))
+        try:
+            _, _, requests = self.parse_comparison(dict(form) | {"prompt": form["prompt"] or "a ball"})
+        except DemoError as error:
+            return f"**Not yet:** {error}."
+        columns, rows = len(requests[0].columns), len(requests)
+        clips = f"{columns} clips" if rows == 1 else f"{columns} by {rows}: {columns * rows} clips"
+        noise = "one noise" if rows == 1 or form["axis"] != "seed" else "one noise for each row"
+        return f"{clips} from {noise}, {sum(r.steps for r in requests)} steps of up to {columns} clips at once."
+
+    def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
+        """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
+        if it is going on."""
+        jobs = self.jobs.adopt(known_ids(event._data), request.session_hash)
+        shown = [job for job in jobs if job.value is not None]
+        if not shown:
+            return
+        newest, *others = shown
+        history = [job.value[0] for job in others if job.over and job.value[0]["phase"] == "done"]
+        for stage, scope in newest.watch(UPDATE_S):
+            yield {**stage, "history": history}, scope
+
+    def page_restore_comparison(self, request: gr.Request, event: gr.EventData) -> Iterator[View]:
+        """The same for the newest comparison."""
+        for job in self.jobs.adopt(known_ids(event._data), request.session_hash)[:1]:
+            yield from job.watch(UPDATE_S)
 
     def page_model(self, model: Any) -> list[Any]:
         """A model was chosen: the updates of `FOLLOWS`."""
@@ -236,13 +322,49 @@ class Handlers:
             updates = limit_updates(model)
         return [updates[name] for name in FOLLOWS]
 
+    def page_preset(self, name: Any, model: Any) -> tuple[Any, Any]:
+        """Updates of steps and guidance."""
+        with sentences():
+            return preset_updates(name, model)
+
     def page_stop(self, request: gr.Request) -> None:
-        self.runs.stop(request.session_hash)
+        self.jobs.stop(request.session_hash)
 
     def page_pick(self, event: gr.EventData) -> list[Any]:
         """A clip was picked on the stage: its model and settings go into the form, the updates of `PICKED`."""
         updates = pick_updates(event._data if isinstance(event._data, dict) else {})
         return [updates[name] for name in PICKED]
+
+    def page_link(self, request: gr.Request) -> list[Any]:
+        """The page was opened with settings in its address: they go into the form, and nothing runs."""
+        found = dict(request.query_params) if request.query_params else {}
+        return self._take(found, "this link")
+
+    def page_open(self, file: Any) -> list[Any]:
+        """The settings inside a clip or picture of this demo go into the form."""
+        found = read_settings(Path(file)) if isinstance(file, str) else None
+        if found is None:
+            raise gr.Error("this file holds no settings of this demo", title="Not opened", print_exception=False)
+        return self._take(found, "this file")
+
+    def _take(self, found: Mapping[str, Any], source: str) -> list[Any]:
+        settings, ignored = checked_settings(found)
+        if ignored:
+            gr.Warning(f"Ignored in {source}: {'; '.join(ignored)}.", title="Not everything fits")
+        updates = pick_updates(settings) if settings else dict.fromkeys(PICKED, gr.skip())
+        return [updates[name] for name in PICKED]
+
+    def page_crop(self, picture: Any, model: Any) -> Any:
+        """A given frame as the model will see it: scaled, cropped, and no finer."""
+        if not isinstance(picture, str):
+            return gr.update(value=None, visible=False)
+        with sentences():
+            limits = find_model(model).limits
+            (frames, _) = read_pictures((picture, None), limits)
+        assert frames is not None
+        file = self.files.new_file("frame", "given", 0).with_suffix(".png")
+        write_png(file, frames[0], {})
+        return gr.update(value=str(file), visible=True)
 
     def page_compose(self, event: gr.EventData) -> str:
         """The sentence of the chips that are pressed."""
@@ -251,97 +373,17 @@ class Handlers:
     def page_roll(self) -> str:
         return roll(random.Random())
 
-    # --- the API
 
-    def _call(self, raw: Mapping[str, Any], pictures: Pictures, model: object) -> Iterator[tuple[str | None, View]]:
-        """News of a run as (None, state), then (file, settings)."""
-        with sentences():
-            spec, request = self.parse(raw, pictures, model)
-            begin = told = self._clock()
-            view = RunView(0, request, spec)
-            with closing(self._events(request, None)) as events:  # type: ignore[type-var]
-                for event in events:
-                    view.add(event)
-                    now = self._clock()
-                    if now - told >= NEWS_S or view.steps == 0:
-                        told = now
-                        yield None, view.news(now - begin)
-                    if isinstance(event, Finished):
-                        file, settings = self._write(request, event)
-                        yield str(file), settings
+@cache
+def reader() -> Reader:
+    """The network that says what a clip shows; a few milliseconds to load, so only when it is needed."""
+    return load_reader()
 
-    def api_generate(
-        self,
-        prompt: Any = None,
-        negative: Any = None,
-        reference: Any = None,
-        fps: Any = None,
-        frames: Any = None,
-        steps: Any = None,
-        guidance: Any = None,
-        seed: Any = None,
-        model: Any = None,
-        last_frame: Any = None,
-        edit: Any = None,
-        rule: Any = None,
-        image_guidance: Any = None,
-        motion_score: Any = None,
-    ) -> Iterator[tuple[str | None, View]]:
-        """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
 
-        Everything but the prompt may be left out and takes the model's default; without a seed, or with -1, a random
-        one is taken. While it runs a job's outputs are (null, state).
-        """
-        if isinstance(guidance, list | tuple):
-            guidance = str(guidance)  # several scales are /compare's: refused by the schema as no number
-        raw = raw_form(
-            prompt=prompt,
-            negative=negative,
-            fps=fps,
-            frames=frames,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            edit=edit,
-            rule=rule,
-            image_guidance=image_guidance,
-            motion_score=motion_score,
-        )
-        yield from self._call(raw, (reference, last_frame), model)
-
-    def api_compare(
-        self,
-        prompt: Any = None,
-        negative: Any = None,
-        reference: Any = None,
-        fps: Any = None,
-        frames: Any = None,
-        steps: Any = None,
-        guidance: Any = None,
-        seed: Any = None,
-        model: Any = None,
-        last_frame: Any = None,
-        edit: Any = None,
-        rule: Any = None,
-        image_guidance: Any = None,
-        motion_score: Any = None,
-    ) -> Iterator[tuple[str | None, View]]:
-        """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7"; answers one labelled grid mp4."""
-        with sentences():
-            raw = raw_form(
-                prompt=prompt,
-                negative=negative,
-                fps=fps,
-                frames=frames,
-                steps=steps,
-                guidance=guidance_list(DEFAULT_SCALES if guidance is None else guidance),
-                seed=seed,
-                edit=edit,
-                rule=rule,
-                image_guidance=image_guidance,
-                motion_score=motion_score,
-            )
-        yield from self._call(raw, (reference, last_frame), model)
+def known_ids(data: Any) -> list[str]:
+    """The ids a page sends, whatever it sends."""
+    found = data.get("jobs") if isinstance(data, dict) else None
+    return [i for i in found[:REMEMBERED] if isinstance(i, str)] if isinstance(found, list) else []
 
 
 def read_pictures(pictures: Pictures, limits: Limits) -> list[Frames | None]:
@@ -353,13 +395,3 @@ def read_pictures(pictures: Pictures, limits: Limits) -> list[Frames | None]:
         except RequestError as error:
             raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
     return frames
-
-
-def guidance_list(value: Any) -> Any:
-    """Text such as "1, 2, 4, 7" as numbers; a list passes as it is, for the schema to judge. Raises RequestError."""
-    return parse_guidance_list(value[:500]) if isinstance(value, str) else value
-
-
-def raw_form(*, prompt: Any, **fields: Any) -> dict[str, Any]:
-    """The fields as `parse_request` calls them; a form's empty prompt is no text."""
-    return {"prompt": "" if prompt is None else prompt, **fields}

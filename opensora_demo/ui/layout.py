@@ -8,21 +8,28 @@ from typing import Any
 import gradio as gr
 
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, find_model
-from opensora_demo.types import Range
+from opensora_demo.types import RULE_TITLES, Range
+from opensora_demo.ui.api import Api
+from opensora_demo.ui.compare import AXES
 from opensora_demo.ui.components import (
     UI_ASSETS,
     AnyValue,
+    Compare,
     Composer,
+    Explain,
+    PlainChecks,
     PlainDropdown,
     PlainRadio,
     PlainSlider,
     PlainText,
     ReferenceImage,
+    Scope,
     Stage,
 )
 from opensora_demo.ui.controls import (
     FOLLOWS,
     PICKED,
+    PRESETS,
     TOY_PLACEHOLDER,
     compare_note,
     extras_label,
@@ -30,16 +37,19 @@ from opensora_demo.ui.controls import (
     listed_title,
     model_note,
     motion_info,
+    rule_choices,
     stage_props,
 )
-from opensora_demo.ui.handlers import DEFAULT_SCALES, Handlers
+from opensora_demo.ui.explaining import Explaining
+from opensora_demo.ui.handlers import COMPARE_FORM, DEFAULT_SCALES, FORM, Handlers
 from opensora_demo.ui.present import chips, file_data
-from opensora_demo.ui.words import CHIPS
+from opensora_demo.ui.words import CHIPS, RULE_NOTES
 
 TITLE = "Open-Sora Demo"
 MAX_AT_ONCE = 20  # runs that may wait for the device inside the page; more wait in Gradio's queue
 # Folds the settings away on a narrow screen, where the stage and the prompt come first.
 FOLD_JS = "() => ({ __type__: 'update', open: window.innerWidth >= 768 })"
+SAME_JS = "(text) => text"
 
 
 def load_examples() -> list[dict[str, Any]]:
@@ -64,6 +74,14 @@ def slider(span: Range | None, label: str, info: str) -> gr.Slider:
     )
 
 
+def rules_text() -> str:
+    """The guidance rules as a table."""
+    rows = [
+        f"| {RULE_TITLES[name]} | {formula} | {use} | {source} |" for name, (formula, use, source) in RULE_NOTES.items()
+    ]
+    return "\n".join(["| rule | prediction | what for | source |", "|---|---|---|---|", *rows])
+
+
 def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
     """The whole page and its two API endpoints; `debug_models` offers the tiny random ones too."""
     spec = find_model(None)
@@ -78,7 +96,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             js_on_load=None,
         )
         with gr.Tabs(elem_classes="os-tabs"):
-            with gr.Tab("Generate"), gr.Row(elem_classes="os-columns"):
+            with gr.Tab("Generate", render_children=True), gr.Row(elem_classes="os-columns"):
                 with gr.Column(elem_classes="os-left", min_width=320):
                     stage = Stage({"phase": "idle", "examples": examples}, **stage_props("stage", spec))
                 with gr.Column(elem_classes="os-right", min_width=320):
@@ -105,6 +123,18 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         )
                         note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
                     with gr.Accordion("Settings", open=False, elem_classes="os-fold") as fold:
+                        with gr.Row(elem_classes="os-presets"):
+                            presets = [
+                                gr.Button(name, size="sm", min_width=64, elem_id=f"preset-{name.lower()}")
+                                for name in PRESETS
+                            ]
+                            opened = gr.UploadButton(
+                                "From a file",
+                                file_types=[".mp4", ".png"],
+                                size="sm",
+                                elem_id="open-file",
+                                min_width=96,
+                            )
                         with gr.Row():
                             steps = slider(limits.steps, "Steps", "More steps: cleaner picture, longer wait.")
                             guidance = slider(
@@ -138,13 +168,14 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                     info="Same seed, same noise, same clip. Empty: a new one.",
                                 )
                                 dice = gr.Button("Random", size="sm", elem_id="random-seed", min_width=72, scale=0)
-                            rule = PlainRadio(
-                                list(limits.rules),
+                            rule = PlainDropdown(
+                                rule_choices(limits),
                                 value=limits.rules[0],
                                 label="Guidance rule",
                                 visible=len(limits.rules) > 1,
                                 elem_id="rule",
-                                info="Oscillating: full for ten steps, then at every other one.",
+                                min_width=160,
+                                info="How the scale is applied. The Compare tab explains and compares them.",
                             )
                         with gr.Row(elem_classes="os-optional"):
                             image_guidance = slider(
@@ -185,6 +216,16 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 min_width=140,
                                 visible=limits.last_frame,
                             )
+                            seen = gr.Image(
+                                label="As the model sees it",
+                                interactive=False,
+                                type="filepath",
+                                height=200,
+                                elem_id="seen",
+                                buttons=[],
+                                min_width=140,
+                                visible=False,
+                            )
                         hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
                         edit = PlainSlider(
                             0,
@@ -196,7 +237,15 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             visible=limits.edit,
                             info="0 keeps them; 0.4 lets the last 40 % of the way redraw them.",
                         )
-            with gr.Tab("Compare guidance"), gr.Column(elem_classes="os-compare"):
+            with gr.Tab("Compare", render_children=True), gr.Column(elem_classes="os-compare"):
+                compare_prompt = PlainText(
+                    label="Prompt",
+                    lines=1,
+                    max_lines=3,
+                    placeholder=TOY_PLACEHOLDER,
+                    elem_id="compare-prompt",
+                    info="The same as under Generate.",
+                )
                 with gr.Row(elem_classes="os-compare-row"):
                     scales = PlainText(
                         label="Guidance scales",
@@ -204,24 +253,62 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         lines=1,
                         max_lines=1,
                         elem_id="scales",
-                        scale=3,
-                        info="Up to six clips from the same prompt, noise and settings as on the first tab.",
+                        scale=2,
+                        min_width=180,
+                        info="A column for each: 1, 2, 4, 7 or 1, 2, .., 5.",
+                    )
+                    axis = PlainDropdown(
+                        [(title, name) for name, title in AXES.items()],
+                        value="none",
+                        label="Rows",
+                        elem_id="axis",
+                        scale=1,
+                        min_width=140,
+                        info="A second setting to vary.",
+                    )
+                    rows = PlainText(
+                        label="Values of the rows",
+                        lines=1,
+                        max_lines=1,
+                        elem_id="rows",
+                        scale=2,
+                        min_width=180,
+                        placeholder="none: three seeds",
+                        info="Up to four: 4, 8, 16 or red; blue or nano; nano-dit.",
+                    )
+                with gr.Row(elem_classes="os-compare-row"):
+                    rules = PlainChecks(
+                        rule_choices(limits),
+                        value=[limits.rules[0]],
+                        label="Guidance rules",
+                        elem_id="rules",
+                        visible=len(limits.rules) > 1,
+                        scale=4,
+                        min_width=280,
+                        info="Each is applied at every scale. Up to six clips in a row.",
                     )
                     compare = gr.Button("Compare", variant="primary", elem_id="compare", scale=1, min_width=120)
-                    stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=1, min_width=80)
-                compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
-                grid = Stage({"phase": "idle"}, **stage_props("grid", spec))
+                    stop_compare = gr.Button("Stop", elem_id="stop-compare", scale=0, min_width=80)
+                with gr.Column(elem_classes="os-plan"):
+                    plan = gr.Markdown("", elem_classes="os-hint", elem_id="plan")
+                    compared_with = gr.Markdown(compare_note(spec), elem_classes="os-hint", elem_id="compare-note")
+                grid = Compare({"phase": "idle"}, **stage_props("grid", spec))
+                with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
+                    gr.Markdown(rules_text(), elem_classes="os-rules")
+            with gr.Tab("Scope", render_children=True):
+                scope = Scope()
+            with gr.Tab("How it works", render_children=True):
+                explain = Explain({"phase": "idle"}, elem_id="explain")
 
-        optional = [rule, image_guidance, motion_score]
-        form = [prompt, negative, reference, last_frame, edit, fps, frames, steps, guidance, *optional, seed, model]
-        compared = [scales if field is guidance else field for field in form]
         named = {
             "prompt": prompt, "negative": negative, "seed": seed, "model": model, "note": note, "composer": composer,
             "die": die, "go": go, "steps": steps, "guidance": guidance, "fps": fps, "frames": frames, "rule": rule,
             "image_guidance": image_guidance, "motion_score": motion_score, "extras": extras, "reference": reference,
-            "last_frame": last_frame, "hint": hint, "edit": edit, "compare": compare, "compare_note": compared_with,
-            "stage": stage, "grid": grid,
+            "last_frame": last_frame, "hint": hint, "edit": edit, "rules": rules, "compare": compare,
+            "compare_note": compared_with, "stage": stage, "grid": grid, "scales": scales, "axis": axis, "rows": rows,
         }  # fmt: skip
+        form = [named[name] for name in FORM]
+        compared = [(named | {"prompt": compare_prompt})[name] for name in COMPARE_FORM]
         follows, picked = [named[name] for name in FOLLOWS], [named[name] for name in PICKED]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         run: dict[str, Any] = {
@@ -231,25 +318,43 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "trigger_mode": "once",
         }
         quick: dict[str, Any] = {**quiet, "queue": False}
-        gr.on([go.click, prompt.submit], handlers.page_generate, form, stage, **run)
-        gr.on([compare.click, scales.submit], handlers.page_compare, compared, grid, **run)
+        told: dict[str, Any] = {**quiet, "concurrency_limit": None}  # only through the queue do words reach the page
+        gr.on([go.click, prompt.submit], handlers.page_generate, form, [stage, scope], **run)
+        asks = [compare.click, scales.submit, rows.submit, compare_prompt.submit]
+        gr.on(asks, handlers.page_compare, compared, grid, **run)
         gr.on([stop.click, stop_compare.click], handlers.page_stop, None, None, **quick)
         stage.pick(handlers.page_pick, None, picked, **quick)
+        grid.pick(handlers.page_pick, None, picked, **quick)
         stage.vary(handlers.page_pick, None, picked, **quick)
-        stage.vary(handlers.page_vary, [reference, last_frame], stage, **run)
+        stage.vary(handlers.page_vary, [reference, last_frame], [stage, scope], **run)
+        stage.restore(handlers.page_restore, None, [stage, scope], **run)
+        grid.restore(handlers.page_restore_comparison, None, grid, **run)
         composer.compose(handlers.page_compose, None, prompt, trigger_mode="multiple", **quick)
         die.click(handlers.page_roll, None, prompt, **quick)
         dice.click(lambda: "", None, seed, **quick)
+        for button in presets:
+            button.click(handlers.page_preset, [button, model], [steps, guidance], **quick)
+        opened.upload(handlers.page_open, opened, picked, **told)
         model.input(handlers.page_model, model, follows, **quick)
+        gr.on([reference.change, model.change], handlers.page_crop, [reference, model], seen, **told)
+        prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
+        compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
+        planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]
+        gr.on(planned, handlers.page_plan, compared, plan, trigger_mode="always_last", **quick)
+        explaining = Explaining(handlers)
+        explain.explain(explaining.page_explain, [prompt, seed, model], explain, **run)
+        explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)
+        explain.halt(handlers.page_stop, None, None, **quick)
         page.load(None, None, fold, js=FOLD_JS, **quiet)
-        add_api(handlers)
+        page.load(handlers.page_link, None, picked, **told)
+        add_api(Api(handlers))
     return page
 
 
-def add_api(handlers: Handlers) -> None:
+def add_api(api: Api) -> None:
     """/generate and /compare for programs: inputs that let every value through to the one schema."""
     hidden = gr.Button(visible=False)
-    for function, name in ((handlers.api_generate, "generate"), (handlers.api_compare, "compare")):
+    for function, name in ((api.generate, "generate"), (api.compare, "compare")):
         labels = (
             "prompt",
             "negative",

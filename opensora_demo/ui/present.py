@@ -48,7 +48,8 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
         ["guidance", ", ".join(map(number, scales))],
     ]
     if "rule" in settings:
-        pairs.append(["rule", settings["rule"]])
+        rules = settings["rule"]
+        pairs.append(["rule", ", ".join(rules) if isinstance(rules, list) else rules])
     if given:
         pairs.append(["given", " and ".join(given) + " frame"])
     optional = [("image guidance", "image_guidance"), ("freedom", "edit")] if given else []
@@ -75,13 +76,14 @@ def file_data(file: Path) -> dict[str, Any]:
 class RunView:
     """Folds the events of one run into the value of the stage."""
 
-    def __init__(self, run: int, request: GenerationRequest, spec: ModelSpec) -> None:
-        compare = len(request.guidance) > 1
+    def __init__(self, run: int, job: str, request: GenerationRequest, spec: ModelSpec) -> None:
+        compare = len(request.columns) > 1
         self._denoise_s = 0.0
         self._steps: list[View] = []
         self._model = spec.id
         self._view: View = {
             "run": run,
+            "job": job,
             "phase": "loading",
             "text": "Starting",
             "prompt": request.prompt,
@@ -92,7 +94,7 @@ class RunView:
             "frames": request.shape.frames,
             "latent": 1,
             "cell": cell_px(request.shape.height_px, request.shape.width_px),
-            "labels": [f"guidance {number(g)}" for g in request.guidance] if compare else [],
+            "labels": list(request.labels) if compare else [],
             "chips": chips(request.settings()),
             "steps": self._steps,
             "clip": None,

@@ -138,5 +138,9 @@ def build_theme() -> Base:
     )
 
 
+STYLES = ("page", "compare", "scope", "explain")
+
+
 def page_css() -> str:
-    return (UI_ASSETS / "page.css").read_text("utf-8")
+    """Every style sheet of ours, one after another."""
+    return "\n".join((UI_ASSETS / f"{name}.css").read_text("utf-8") for name in STYLES)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 
 from opensora_demo.catalog import NANO
+from opensora_demo.types import Rule
 
 CHIPS: dict[str, tuple[str, ...]] = {
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white"),
@@ -39,6 +40,37 @@ CHIPS: dict[str, tuple[str, ...]] = {
     ),
 }
 SUMMARY = "one coloured shape (or two) moving in front of a painted background"
+
+
+# Rule -> formula, what it is for, source. c, u: predictions of the prompt and the null branch; s: the scale.
+RULE_NOTES: dict[Rule, tuple[str, str, str]] = {
+    "plain": ("u + s (c − u)", "The same pull at every step.", "Ho & Salimans 2022"),
+    "interval": (
+        "plain where 0.28 < σ/α ≤ 5.42, else c",
+        "No pull while there is only noise, none at the end: more variety.",
+        "Kynkäänniemi et al. 2024",
+    ),
+    "oscillating": (
+        "plain for ten steps, then at every other one",
+        "Open-Sora 1.3 and 2.0: strong pull without burnt colours.",
+        "Open-Sora 2.0",
+    ),
+    "rescale": (
+        "plain × (0.7 std(c) / std(plain) + 0.3)",
+        "Draws the spread back to that of c: less burnt.",
+        "Lin et al. 2023",
+    ),
+    "apg": (
+        "c + (s − 1) (Δ − its part along x₀), Δ with momentum −0.5",
+        "Only what is at right angles to the picture: no oversaturation.",
+        "Sadat et al. 2024",
+    ),
+    "cfg-zero": (
+        "z u + s (c − z u), z = ⟨c, u⟩ / ‖u‖²",
+        "The null branch at its best length first.",
+        "Fan et al. 2025",
+    ),
+}
 
 
 def knows_words(model_id: str) -> bool:

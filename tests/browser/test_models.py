@@ -13,14 +13,10 @@ from PIL import Image
 from opensora_demo.catalog import find_model
 from opensora_demo.ui.controls import listed_title
 from opensora_demo.weights import missing_files
-from tests.browser.test_page import PLAYING, Visit, box, text, wait
+from tests.browser.test_page import FORM_HOLDS, PLAYING, Visit, box, text, wait
 
 pytestmark = pytest.mark.browser
 
-FORM_HOLDS = """([selector, value]) => {
-  const field = document.querySelector(selector);
-  return field !== null && field.value === value;
-}"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -84,7 +80,7 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
     page.get_by_role("button", name="Negative prompt, first and last frame").click()
     give(page, "#reference", (220, 60, 40))
     give(page, "#last-frame", (40, 90, 220))
-    assert text(page, "#rule label.selected").strip() == "oscillating"
+    holds(page, "#rule input", "oscillating")
     set_number(page, "Motion score", 7)
     run(page, "a red ball")
     assert box(page, "#stage .os-frame") | {"y": 0} == frame | {"y": 0}  # the page may have scrolled
@@ -93,17 +89,19 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
         assert chip in chips
     settings = settings_of(page)
     assert (settings["rule"], settings["reference"], settings["last_frame"]) == ("oscillating", True, True)
-    page.get_by_role("tab", name="Compare guidance").click()
-    assert text(page, "#compare-note").strip() == "Model: debug · 2.0 MMDiT."
-    page.wait_for_selector("#grid .os-stage[data-show]")
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    assert "debug · 2.0 MMDiT" in text(page, "#compare-note")
+    page.wait_for_selector("#grid .oc")
+    page.fill("#scales textarea, #scales input", "1, 4")
+    page.locator("#rules").get_by_text("APG").click()
+    page.get_by_text("Not yet: rule: apg is for text alone with this model").wait_for()
+    page.locator("#rules").get_by_text("APG").click()
+    page.wait_for_function("() => document.querySelector('#plan').textContent.trim().startsWith('2 clips')")
     page.click("#compare")
     wait(page, "done", "grid")
-    page.wait_for_function(PLAYING, arg="grid")
-    shape = page.eval_on_selector("#grid video.os-video", "v => v.videoWidth / v.videoHeight")
-    assert shape == pytest.approx((4 * (384 + 6) + 6) / (256 + 28 + 12), rel=0.02)
-    compared = settings_of(page, "grid")
-    assert compared["guidance"] == [1, 2, 4, 7]
-    assert compared["last_frame"] is True
+    page.wait_for_function("() => document.querySelectorAll('#grid .oc-cell[data-state=done]').length === 2")
+    shape = box(page, "#grid .oc-box >> nth=1")
+    assert shape["width"] / shape["height"] == pytest.approx(384 / 256, rel=0.02)
 
 
 def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
@@ -114,7 +112,7 @@ def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
     assert page.locator("#stage .os-card").count() >= 6
     choose(page, "debug-1.0-dit")
     assert "Text: pooled vector." in text(page, "#model-note")
-    for selector in ("#reference", "#last-frame", "#rule", "#composer", "#die", "#stage .os-shelf-box"):
+    for selector in ("#reference", "#last-frame", "#composer", "#die", "#stage .os-shelf-box"):
         page.locator(selector).wait_for(state="hidden")
     assert page.get_by_label("number input for Motion score").count() == 0
     page.wait_for_selector("#stage .os-stage[data-show=empty]")
@@ -133,13 +131,14 @@ def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
 def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     page = visit()
     choose(page, "debug-1.3")
-    page.locator("#rule label", has_text="plain").click()
+    page.click("#rule input")
+    page.get_by_role("option", name="plain", exact=True).click()
     set_number(page, "Image guidance", 3)
     set_number(page, "Guidance scale", 2)
     page.fill("#seed textarea, #seed input", "11")
     run(page, "a green ring")
     choose(page, "nano")
-    page.locator("#rule").wait_for(state="hidden")
+    holds(page, "#rule input", "plain")
     page.fill("#prompt textarea", "something else")
     page.get_by_role("button", name="Reuse settings").click()
     holds(page, "#model input", "debug · 1.3 STDiT3")
@@ -147,7 +146,7 @@ def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     holds_number(page, "Image guidance", 3)
     holds_number(page, "Guidance scale", 2)
     holds_number(page, "FPS", 24)
-    page.wait_for_function("() => document.querySelector('#rule label.selected')?.textContent.trim() === 'plain'")
+    holds(page, "#rule input", "plain")
     choose(page, "nano")
     page.get_by_role("button", name="Vary").click()
     page.wait_for_function("() => !document.querySelector('#stage .os-chips').textContent.includes('seed11')")
@@ -173,7 +172,7 @@ def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
     page.press("#prompt textarea", "Enter")
     page.get_by_text("Open-Sora 2.0 · MMDiT 11B, deep compression cannot run here").first.wait_for()
     page.locator(".toast-close").first.click()  # on a phone it lies over the tabs
-    page.get_by_role("tab", name="Compare guidance").click()
+    page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_selector("#compare[disabled]")
     assert "Cannot run here" in text(page, "#compare-note")
     page.get_by_role("tab", name="Generate").click()

@@ -15,6 +15,7 @@ from opensora_demo.models.stdit2 import STDiT2, STDiT2Config
 from opensora_demo.nn.attention import TextKeys
 from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.iddpm import Diffusion, sample, space_timesteps
+from opensora_demo.sampling.step import Prediction
 
 from .reference import Case
 
@@ -203,10 +204,10 @@ def run_iddpm(case: Case) -> dict[str, Tensor]:
     extra = sizes(x, 2) if v11 else {}
     guided_channels = scheduler.get("cfg_channel") if v11 else 3
 
-    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Prediction:
         given = {} if x_mask is None else {"x_mask": x_mask}
         out = network(doubled(x), torch.full((len(x),), timestep), condition, **extra, **given)
-        return guided(out, scheduler["cfg_scale"], network.cfg.in_channels, guided_channels)
+        return Prediction(guided=guided(out, scheduler["cfg_scale"], network.cfg.in_channels, guided_channels))
 
     method = config.get("method", "ddpm")
     assert method in ("ddpm", "ddim")
@@ -239,12 +240,12 @@ def run_dpms(case: Case) -> dict[str, Tensor]:
     null = network.null_condition().expand_as(y)
     out: dict[str, Tensor] = {}
 
-    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Prediction:
         pair = torch.cat([x, x])
         times = torch.full((len(pair),), timestep)
         out[f"call_{index:02d}_x"], out[f"call_{index:02d}_t"] = pair, times
         raw = network(pair, times, torch.cat([y, null]))[:, : network.cfg.in_channels]
-        return guided(raw, config["cfg_scale"], network.cfg.in_channels, None)[: len(x)]
+        return Prediction(guided=guided(raw, config["cfg_scale"], network.cfg.in_channels, None)[: len(x)])
 
     steps = list(sample(predict, z, config["steps"], IddpmConfig(method="dpm-solver++"), lambda: z))
     return out | {"sample": steps[-1].x}

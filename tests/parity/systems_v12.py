@@ -17,6 +17,7 @@ from opensora_demo.sampling.config import RectifiedFlowConfig
 from opensora_demo.sampling.guidance import ClassifierFree
 from opensora_demo.sampling.rectified_flow import noised, sample
 from opensora_demo.sampling.schedule import flow_times, shift_time, shift_v12
+from opensora_demo.sampling.step import Prediction
 
 from .reference import Case
 
@@ -128,7 +129,7 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
         if config.get("mask_strategy"):
             z, mask = masked_start(config, x, row, out)
 
-        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             key, both = f"call_{index:02d}", torch.ones(1, 2, dtype=torch.bool)
             raw = family.outputs(x, 1000 * t, condition, both, x_mask)  # noqa: B023
             found = {"z_in": x, "t": torch.tensor([1000 * t])}

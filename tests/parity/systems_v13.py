@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from opensora_demo.families.stdit import STDiTConditioning, STDiTFamily
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
 from opensora_demo.sampling.config import RectifiedFlowConfig
-from opensora_demo.sampling.guidance import TextImage
+from opensora_demo.sampling.guidance import FULL_STEPS, ClassifierFree, TextImage
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import shift_v13
+from opensora_demo.sampling.step import Prediction
+from opensora_demo.types import Rule
 
 from .reference import Case
 from .systems_v12 import masked_start, ratio_of, text_keys, times_of
@@ -106,18 +108,21 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
         if given:
             latent, mask = x["z_cond"][row] * x["z_cond_mask"][row], x["z_cond_mask"][row]
             null = network.project_text(network.null_text(int(lengths.max())).expand(2, -1, -1), lengths)
-        guidance = TextImage(
-            scales=(scale,),
-            image_scale=option("image_cfg_scale", scheduler["cfg_scale"]),
-            points=scheduler["num_sampling_steps"],
-            given=bool(given),
-            oscillating=text_osci,
-            oscillating_image=image_osci,
-            latent_frames=z.shape[2] if scheduler["scale_image_weight"] else None,
-            image_low=scheduler["initial_image_scale"],
-            full_steps=scheduler["force_num"],
-            rescale=RESCALE if scheduler["use_flaw_fix"] else 0.0,
-        )
+        assert scheduler.get("force_num", FULL_STEPS) == FULL_STEPS
+        guidance: ClassifierFree | TextImage
+        rules: tuple[Rule, ...] = ("oscillating" if text_osci else "plain",)
+        if given:
+            guidance = TextImage(
+                scales=(scale,),
+                rules=rules,
+                image_rules=("oscillating" if image_osci else "plain",),
+                image_scale=option("image_cfg_scale", scheduler["cfg_scale"]),
+                points=scheduler["num_sampling_steps"],
+                latent_frames=z.shape[2] if scheduler["scale_image_weight"] else None,
+                image_low=scheduler["initial_image_scale"],
+            )
+        else:
+            guidance = ClassifierFree((scale,), rules, rescale=RESCALE if scheduler["use_flaw_fix"] else 0.0)
         condition = STDiTConditioning(
             guidance=guidance,
             text=text,
@@ -129,7 +134,7 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
             null=null,
         )
 
-        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+        def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             wanted = torch.ones(1, 3 if given else 2, dtype=torch.bool)
             found = {"z_in": x, "t": torch.tensor([1000 * t])} | ({} if x_mask is None else {"x_mask": x_mask})
             raw = family.outputs(x, 1000 * t, condition, wanted, x_mask)  # noqa: B023

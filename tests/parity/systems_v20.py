@@ -117,9 +117,8 @@ def conditioning(
             scales=(opt["guidance"],),
             image_scale=opt["guidance_img"],
             points=steps + 1,
-            given=True,  # the recorded null prompts differ from each other, so all three branches count
-            oscillating=opt["text_osci"],
-            oscillating_image=opt["image_osci"],
+            rules=("oscillating" if opt["text_osci"] else "plain",),
+            image_rules=("oscillating" if opt["image_osci"] else "plain",),
             latent_frames=mask.shape[1] if opt["scale_temporal_osci"] and "i2v" in kind else None,
         )
     ends = {"i2v_head": (0,), "i2v_tail": (-1,), "i2v_loop": (0, -1)}.get(kind, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event as Flag
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from opensora_demo.types import (
     StepPreview,
 )
 from opensora_demo.ui.handlers import Handlers
+from opensora_demo.ui.jobs import Job
 
 
 @dataclass
@@ -39,7 +40,7 @@ class FakePipeline:
     closed: int = 0
     started: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag) -> Iterator[Event]:
+    def __call__(self, bundle: Any, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[Event]:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -61,13 +62,18 @@ class FakePipeline:
                     total=request.steps,
                     t=1 - index / request.steps,
                     seconds=0.1 * (index + 1),
-                    previews=(picture,) * len(request.guidance),
-                    guidance=request.guidance,
+                    previews=(picture,) * len(request.columns),
+                    guidance=tuple(scale for scale, _ in request.columns),
                 )
-            yield Decoding(done=1, total=1)
-            frames = np.zeros((request.shape.frames, request.shape.height_px, request.shape.width_px, 3), np.uint8)
-            clips = tuple(Clip(frames=frames, request=replace(request, guidance=(g,))) for g in request.guidance)
-            yield Finished(clips=clips, seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown)
+            shape, total = request.shape, len(request.columns)
+            clips = []
+            for k in range(total):
+                frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), 10 * k, np.uint8)
+                clips.append(Clip(frames=frames, request=request.column(k)))
+                yield Decoding(done=k + 1, total=total, clip=clips[-1])
+            yield Finished(
+                clips=tuple(clips), seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown
+            )
         finally:
             self.running -= 1
             self.closed += 1
@@ -93,3 +99,26 @@ def handlers(pipeline: FakePipeline) -> Iterator[Handlers]:
     made = Handlers(FakeBundles(), generate=pipeline)
     yield made
     made.files.close()
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every value that runs publish; a watcher may miss some."""
+    values: list[dict[str, Any]] = []
+    publish = Job.publish
+
+    def noted(job: Job, value: Any) -> None:
+        values.append(value)
+        publish(job, value)
+
+    monkeypatch.setattr(Job, "publish", noted)
+    return values
+
+
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("run-"):
+            thread.join(60)
+            assert not thread.is_alive()

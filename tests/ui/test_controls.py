@@ -67,7 +67,9 @@ def test_every_control_follows_the_model(spec: ModelSpec) -> None:
     assert about["model"] == spec.id
     assert about["cell"][0] / about["cell"][1] == width_px / height_px
     assert "value" not in updates["stage"]  # what is on the stage stays
-    assert updates["grid"]["wide"]
+    assert updates["grid"]["about"] == about
+    for name in ("rule", "rules"):
+        assert [rule for _, rule in updates[name]["choices"]] == list(limits.rules)
 
 
 @SPECS
@@ -95,7 +97,9 @@ def test_the_note_says_what_the_model_is() -> None:
     why = "opensora-2.0 needs transformer.safetensors, vae.safetensors, t5.safetensors and 3 more in "
     assert why in model_note(find_model("opensora-2.0"))
     assert why in compare_note(find_model("opensora-2.0"))
-    assert compare_note(find_model("nano")) == "Model: nano · STDiT3."
+    assert compare_note(find_model("nano")) == (
+        "Everything else, and the model (nano · STDiT3), as set under Generate."
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,6 @@ def test_settings_that_a_file_leaves_out_are_not_the_models_defaults() -> None:
     assert updates["edit"]["value"] == 0.4
     assert updates["motion_score"]["value"] == 0
     assert updates["motion_score"]["info"].endswith("0 leaves it out.")
-    assert not updates["rule"]["visible"]
 
 
 def test_pictures_stay_where_a_clip_had_some() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,7 @@ from PIL import Image
 from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
 from opensora_demo.ui.controls import PICKED
-from opensora_demo.ui.handlers import SORRY, Handlers, raw_form
-from opensora_demo.ui.runs import Runs
+from opensora_demo.ui.handlers import COMPARE_FORM, FORM, SORRY, Handlers
 
 GOOD: dict[str, Any] = {
     "prompt": "a red ball",
@@ -25,21 +25,29 @@ GOOD: dict[str, Any] = {
     "frames": 17,
     "steps": 4,
     "guidance": 4.0,
+    "rule": "plain",
     "seed": 3,
+    "model": "nano",
 }
+Values = list[dict[str, Any]]
 
 
-def form(**changes: Any) -> dict[str, Any]:
-    return raw_form(**{**GOOD, **changes})
+def visitor(session: str = "a") -> Any:
+    return SimpleNamespace(session_hash=session, query_params={})
 
 
-def run(handlers: Handlers, session: str = "a", reference: str | None = None, **changes: Any) -> list[dict[str, Any]]:
-    return list(handlers.page(form(**changes), (reference, None), "nano", session))
+def click(handlers: Handlers, session: str = "a", **changes: Any) -> Iterator[dict[str, Any]]:
+    form = dict.fromkeys(FORM) | GOOD | changes
+    return (stage for stage, _ in handlers.page_generate(visitor(session), *form.values()))
 
 
-def test_a_run_from_click_to_clip(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opensora_demo.ui.handlers.UPDATE_S", 0.0)
-    values = run(handlers)
+def run(handlers: Handlers, session: str = "a", **changes: Any) -> Values:
+    return list(click(handlers, session, **changes))
+
+
+def test_a_run_from_click_to_clip(handlers: Handlers, published: Values) -> None:
+    assert run(handlers)[-1] == published[-1][0]
+    values = [stage for stage, _ in published]
     texts = [v["text"] for v in values]
     assert texts[0] == "Loading the model"
     assert "Reading the prompt" in texts
@@ -59,11 +67,9 @@ def test_a_run_from_click_to_clip(handlers: Handlers, monkeypatch: pytest.Monkey
     assert read_settings(file) == last["clip"]["settings"]
 
 
-def test_updates_are_thinned_but_the_first_step_and_the_end_are_always_told(handlers: Handlers) -> None:
-    handlers._clock = lambda: 0.0
+def test_updates_are_thinned_but_the_first_and_the_last_are_always_told(handlers: Handlers) -> None:
     values = run(handlers, steps=60)
-    assert len(values) < 10
-    assert any(len(v["steps"]) == 1 for v in values)
+    assert len(values) < 30
     assert len(values[-1]["steps"]) == 60
 
 
@@ -90,7 +96,7 @@ def test_updates_are_thinned_but_the_first_step_and_the_end_are_always_told(hand
 def test_bad_input_is_one_sentence_before_anything_is_shown(
     handlers: Handlers, pipeline: Any, changes: dict[str, Any], sentence: str
 ) -> None:
-    values = handlers.page(form(**changes), (None, None), "nano", "a")
+    values = click(handlers, **changes)
     with pytest.raises(gr.Error) as caught:
         next(values)
     assert str(caught.value.message).startswith(sentence)
@@ -100,7 +106,7 @@ def test_bad_input_is_one_sentence_before_anything_is_shown(
 
 def test_unknown_model(handlers: Handlers) -> None:
     with pytest.raises(gr.Error, match="model: must be one of"):
-        next(handlers.page(form(), (None, None), "sora-9", "a"))
+        next(click(handlers, model="sora-9"))
 
 
 def test_reference_images(handlers: Handlers, tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_an_error_midway_is_told_and_releases_the_device(handlers: Handlers, pip
     pipeline.error = NumericsError("the clip is not finite")
     values: list[dict[str, Any]] = []
     with pytest.raises(gr.Error, match="the clip is not finite"):
-        values.extend(handlers.page(form(), (None, None), "nano", "a"))
+        values.extend(click(handlers))
     pipeline.error = None
     assert run(handlers)[-1]["phase"] == "done"
 
@@ -130,7 +136,7 @@ def test_the_unforeseen_goes_to_the_log_only(
     pipeline.error = ZeroDivisionError("/secret/path")
     got: list[dict[str, Any]] = []
     with pytest.raises(gr.Error) as caught:
-        got.extend(item for item in handlers.page(form(), (None, None), "nano", "a"))
+        got.extend(item for item in click(handlers))
     assert caught.value.message == SORRY
     assert got[-1]["phase"] == "failed"
     assert got[-1]["text"] == SORRY
@@ -140,12 +146,12 @@ def test_the_unforeseen_goes_to_the_log_only(
 def test_stop_ends_the_run_of_its_own_session(handlers: Handlers, pipeline: Any) -> None:
     pipeline.gate = threading.Semaphore(2)
     got: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: got.extend(handlers.page(form(), (None, None), "nano", "a")))
+    thread = threading.Thread(target=lambda: got.extend(click(handlers)))
     thread.start()
     assert pipeline.started.wait(5)
-    assert handlers.runs.stop("b") == 0
-    assert handlers.runs.stop(None) == 0
-    assert handlers.runs.stop("a") == 1
+    assert handlers.jobs.stop("b") == 0
+    assert handlers.jobs.stop(None) == 0
+    assert handlers.jobs.stop("a") == 1
     thread.join(5)
     assert not thread.is_alive()
     assert got[-1]["phase"] == "stopped"
@@ -160,7 +166,7 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
     waiting = threading.Event()
 
     def visit(name: str) -> None:
-        for value in handlers.page(form(prompt=f"a ball {name}"), (None, None), "nano", name):
+        for value in click(handlers, name, prompt=f"a ball {name}"):
             results[name].append(value)
             if value["phase"] == "waiting":
                 waiting.set()
@@ -181,23 +187,34 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
 
 def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any) -> None:
     with handlers.bundles.get("nano").lock:
-        values = handlers.page(form(), (None, None), "nano", "a")
-        assert next(values)["phase"] == "loading"
-        assert next(values)["phase"] == "waiting"
-        handlers.runs.stop("a")
-        assert [v["phase"] for v in values] == ["stopped"]
+        values = click(handlers)
+        assert next(value for value in values if value["phase"] == "waiting")
+        handlers.jobs.stop("a")
+        assert [v["phase"] for v in values][-1] == "stopped"
     assert pipeline.closed == 0
 
 
-def test_a_closed_tab_releases_everything(handlers: Handlers, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opensora_demo.ui.handlers.UPDATE_S", 0.0)
-    values = handlers.page(form(), (None, None), "nano", "a")
-    while not next(values)["steps"]:
+def test_a_page_loaded_anew_finds_its_run_and_what_came_before(handlers: Handlers, pipeline: Any) -> None:
+    first = run(handlers, prompt="a blue star")[-1]
+    pipeline.gate = threading.Semaphore(2)
+    values = click(handlers, "old page")
+    while not (shown := next(values))["steps"]:
         pass
     values.close()  # type: ignore[attr-defined]
-    assert pipeline.closed == 1
-    assert not handlers.bundles.get("nano").lock.locked()
-    assert handlers.runs.stop("a") == 0
+    event = gr.EventData(None, {"jobs": [shown["job"], first["job"], "unknown", 7]})
+    again = handlers.page_restore(visitor("new page"), event)
+    value, _ = next(again)
+    assert value["run"] == shown["run"]
+    assert [old["prompt"] for old in value["history"]] == ["a blue star"]
+    assert handlers.jobs.stop("old page") == 0  # it is the new page's now
+    pipeline.gate.release(100)
+    assert list(again)[-1][0]["phase"] == "done"
+    ((value, scope),) = handlers.page_restore(visitor("third"), gr.EventData(None, {"jobs": [shown["job"]]}))
+    assert value["phase"] == "done"
+    assert value["history"] == []
+    assert scope["done"]
+    for nonsense in (None, {"jobs": "x"}, {"jobs": ["x"]}, {}):
+        assert list(handlers.page_restore(visitor(), gr.EventData(None, nonsense))) == []
 
 
 def test_unknown_words_are_said(handlers: Handlers, pipeline: Any) -> None:
@@ -205,18 +222,6 @@ def test_unknown_words_are_said(handlers: Handlers, pipeline: Any) -> None:
     last = run(handlers)[-1]
     assert last["note"].startswith("nano does not know: dragon. It was trained on ")
     assert last["clip"]["settings"]["unknown"] == ["dragon", "$"]
-
-
-def test_runs_forget_what_has_ended() -> None:
-    runs = Runs()
-    first, second = runs.start("a"), runs.start("a")
-    runs.finish("a", first)
-    assert first.is_set()
-    assert not second.is_set()
-    assert runs.stop("a") == 1
-    runs.finish("a", second)
-    assert runs.stop("a") == 0
-    assert not runs._flags
 
 
 def test_picking_a_clip_fills_the_form(handlers: Handlers) -> None:
@@ -232,28 +237,14 @@ def test_picking_a_clip_fills_the_form(handlers: Handlers) -> None:
 
 
 def test_hidden_controls_say_nothing(handlers: Handlers) -> None:
-    values = (0.4, "oscillating", 3, 7)
-    nothing = {"edit": None, "rule": None, "image_guidance": None, "motion_score": None}
-    assert handlers.of_model("nano", *values) == nothing
-    assert handlers.of_model("debug-1.2", *values) == nothing | {"edit": 0.4, "motion_score": 7}
-    of_20 = {"edit": None, "rule": "oscillating", "image_guidance": 3, "motion_score": 7}
-    assert handlers.of_model("debug-2.0", *values) == of_20
-    assert handlers.pictures_of("debug-1.0", "a.png", "b.png") == (None, None)
-    assert handlers.pictures_of("nano", "a.png", "b.png") == ("a.png", None)
-    assert handlers.pictures_of("debug-1.1", "a.png", "b.png") == ("a.png", "b.png")
-    with pytest.raises(gr.Error, match="model: must be one of"):
-        handlers.of_model("sora-9", *values)
-
-
-def test_a_form_left_from_another_model_still_runs(handlers: Handlers) -> None:
-    request = SimpleNamespace(session_hash="a")
-    left = {"edit": 0.4, "rule": "oscillating", "image_guidance": 3, "motion_score": 7}
-    pictures = {"reference": "of another model.png", "last_frame": "of another model.png"}
-    form = {key: value for key, value in GOOD.items() if key != "frames"} | left | pictures
-    values = list(handlers.page_generate(**form, frames=8, model="debug-1.0", request=request))  # type: ignore[arg-type]
-    assert values[-1]["phase"] == "done"
-    assert values[-1]["cell"] == [384, 256]
-    assert values[-1]["clip"]["settings"].keys().isdisjoint({"edit", "rule", "image_guidance", "motion_score"})
+    """They keep what was set for another model."""
+    left = {"edit": 0.4, "image_guidance": 3, "motion_score": 7, "last_frame": "of another model.png"}
+    settings = run(handlers, **left)[-1]["clip"]["settings"]
+    assert settings.keys().isdisjoint({"edit", "image_guidance", "motion_score", "last_frame"})
+    left |= {"reference": "of another model.png", "rule": "plain", "frames": 8, "model": "debug-1.0"}
+    value = run(handlers, **left)[-1]
+    assert value["cell"] == [384, 256]
+    assert value["clip"]["settings"]["reference"] is False
 
 
 def test_a_varied_clip_has_its_own_settings_and_another_seed(handlers: Handlers, tmp_path: Path) -> None:
@@ -269,18 +260,17 @@ def test_a_varied_clip_has_its_own_settings_and_another_seed(handlers: Handlers,
         "guidance": 2.0,
     }
     made |= {"seed": 5, "reference": True, "image_guidance": 4.0, "motion_score": 7.0}
-    request: Any = SimpleNamespace(session_hash="a")
     event = gr.EventData(None, made | {"seed": None})
-    settings = list(handlers.page_vary(str(picture), str(picture), event, request))[-1]["clip"]["settings"]
+    settings = list(handlers.page_vary(visitor(), event, str(picture), str(picture)))[-1][0]["clip"]["settings"]
     assert {key for key in made if settings[key] != made[key]} == {"seed"}
     assert "rule" not in settings  # plain, though the model's default is another
     assert "last_frame" not in settings  # the clip had none
     with pytest.raises(gr.Error, match="prompt: must say what to draw"):
-        list(handlers.page_vary(None, None, gr.EventData(None, "nonsense"), request))
+        list(handlers.page_vary(visitor(), gr.EventData(None, "nonsense"), None, None))
 
 
 def test_a_model_without_weights_is_explained_before_anything_is_shown(handlers: Handlers, pipeline: Any) -> None:
-    values = handlers.page(form(fps=24, frames=51), (None, None), "opensora-1.2", "a")
+    values = click(handlers, fps=24, frames=51, model="opensora-1.2")
     with pytest.raises(gr.Error) as caught:
         next(values)
     assert str(caught.value.message).startswith(
@@ -289,8 +279,155 @@ def test_a_model_without_weights_is_explained_before_anything_is_shown(handlers:
     assert pipeline.closed == 0
 
 
-def test_compare_writes_one_grid(handlers: Handlers) -> None:
-    values = list(handlers.page(form(guidance=[1.0, 4.0]), (None, None), "nano", "a"))
-    assert values[-1]["labels"] == ["guidance 1", "guidance 4"]
-    assert len(values[-1]["steps"][0]["p"]) == 2
-    assert values[-1]["clip"]["settings"]["guidance"] == [1.0, 4.0]
+# --- comparisons
+
+
+def comparison(handlers: Handlers, **changes: Any) -> Values:
+    form = dict.fromkeys(COMPARE_FORM) | GOOD | {"scales": "1, 4", "axis": "none", "rows": ""} | changes
+    return list(handlers.page_compare(visitor(), *form.values()))
+
+
+def test_a_comparison_from_click_to_table(handlers: Handlers, published: Values) -> None:
+    last = comparison(handlers, rules=["plain", "apg"])[-1]
+    values = published
+    assert [column["label"] for column in last["columns"]] == [
+        "guidance 1, plain", "guidance 4, plain", "guidance 1, APG", "guidance 4, APG",
+    ]  # fmt: skip
+    states = [[cell["state"] for cell in value["cells"][0]] for value in values]
+    assert states[0] == ["waiting"] * 4
+    assert ["denoising"] * 4 in states
+    assert ["done", "denoising", "denoising", "denoising"] in states
+    assert states[-1] == ["done"] * 4
+    for cell, (scale, rule) in zip(last["cells"][0], [(1, "plain"), (4, "plain"), (1, "apg"), (4, "apg")], strict=True):
+        settings = cell["settings"]
+        assert (settings["guidance"], settings.get("rule", "plain"), settings["seed"]) == (scale, rule, 3)
+        assert read_settings(Path(cell["file"]["path"])) == settings
+        with Image.open(cell["sprite"]["path"]) as sheet:
+            lines = -(-cell["count"] // cell["across"])
+            assert sheet.size == (cell["across"] * cell["size"][1], lines * cell["size"][0])
+    grid = read_settings(Path(last["grid"]["path"]))
+    assert grid is not None
+    assert grid["rows"][0]["guidance"] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("axis", "text", "field", "expected"),
+    [
+        ("seed", "", "seed", [3, 4, 5]),
+        ("seed", "9, 1", "seed", [9, 1]),
+        ("steps", "2, 4, .., 6", "steps", [2, 4, 6]),
+        ("fps", "8 12 24", "fps", [8, 12, 24]),
+        ("negative", "red; ", "negative", ["red", ""]),
+        ("model", "nano, debug-1.2", "model", ["nano", "debug-1.2"]),
+    ],
+)
+def test_rows_differ_in_one_setting(handlers: Handlers, axis: str, text: str, field: str, expected: list[Any]) -> None:
+    last = comparison(handlers, axis=axis, rows=text)[-1]
+    assert last["phase"] == "done"
+    settings = [[cell["settings"] for cell in row] for row in last["cells"]]
+    assert [row[0][field] for row in settings] == expected
+    assert all(row[0][field] == row[1][field] for row in settings)
+    if axis != "seed":
+        assert {cell["seed"] for row in settings for cell in row} == {3}
+    assert (last["chart"]["variety"] is not None) == (axis == "seed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"axis": "moon"}, "rows: must be one of none, seed"),
+        ({"axis": "steps"}, "rows: must name the values of steps"),
+        ({"axis": "seed", "rows": "1 2 3 4 5"}, "rows: must be at most 4, not 5"),
+        ({"axis": "seed", "rows": "1, 1"}, "rows: must not name a value twice"),
+        ({"axis": "seed", "rows": "1, x"}, "rows: must be whole numbers"),
+        ({"axis": "steps", "rows": "4, .., 9"}, "rows: '..' needs two rising numbers"),
+        ({"axis": "steps", "rows": "4, 1000"}, "steps: must lie between 1 and 100"),
+        ({"axis": "model", "rows": "nano, sora"}, "model: must be one of"),
+        ({"axis": "model", "rows": "opensora-1.2"}, "Open-Sora 1.2 · STDiT3 cannot run here"),
+        ({"scales": "1, 2, x"}, "guidance: must be numbers"),
+        ({"scales": "1 2 3 4", "rules": ["plain", "apg"]}, "guidance: 4 scales by 2 rules are 8 clips; at most 6"),
+        ({"rules": ["perp"]}, "rule: must be one of"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_one_sentence(
+    handlers: Handlers, pipeline: Any, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(gr.Error) as caught:
+        comparison(handlers, **changes)
+    assert str(caught.value.message).startswith(sentence)
+    assert pipeline.closed == 0
+    form = dict.fromkeys(COMPARE_FORM) | GOOD | {"scales": "1, 4", "axis": "none", "rows": ""} | changes
+    assert handlers.page_plan(*form.values()).startswith(f"**Not yet:** {sentence}")
+
+
+def test_the_plan_is_told_before_the_run(handlers: Handlers) -> None:
+    form = dict.fromkeys(COMPARE_FORM) | GOOD | {"scales": "1, 4, 7", "axis": "seed", "rows": "", "prompt": ""}
+    assert handlers.page_plan(*form.values()) == (
+        "3 by 3: 9 clips from one noise for each row, 12 steps of up to 3 clips at once."
+    )
+
+
+def test_a_stopped_comparison_keeps_what_it_has(handlers: Handlers, pipeline: Any) -> None:
+    def stop_in_the_second_row(index: int) -> None:
+        if pipeline.closed == 1 and index == 2:
+            handlers.jobs.stop("a")
+
+    pipeline.at_step = stop_in_the_second_row
+    last = comparison(handlers, axis="seed")[-1]
+    assert last["phase"] == "stopped"
+    assert [[cell["state"] for cell in row] for row in last["cells"]] == [
+        ["done"] * 2,
+        ["missing"] * 2,
+        ["missing"] * 2,
+    ]
+
+
+# --- settings from outside
+
+
+def test_a_link_fills_the_form_and_says_what_it_ignored(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: told.append(text))
+    query = {"prompt": "a red ball", "seed": "7", "steps": "1000", "guidance": "2.5", "evil": "<script>", "fps": "x"}
+    updates = handlers.page_link(SimpleNamespace(session_hash="a", query_params=query))  # type: ignore[arg-type]
+    found = dict(zip(PICKED, updates, strict=True))
+    assert found["prompt"]["value"] == "a red ball"
+    assert found["seed"]["value"] == "7"
+    assert found["guidance"]["value"] == 2.5
+    assert found["steps"]["value"] == 16  # the default, not what was out of range
+    assert len(told) == 1
+    assert "steps: must lie between 1 and 100" in told[0]
+    assert "fps: must be a whole number" in told[0]
+    assert "evil" not in told[0]
+    assert all(update == gr.skip() for update in handlers.page_link(visitor()))
+
+
+def test_a_file_restores_its_settings(handlers: Handlers, tmp_path: Path) -> None:
+    clip = run(handlers, prompt="a blue star", steps=7, rule="apg")[-1]["clip"]["file"]["path"]
+    found = dict(zip(PICKED, handlers.page_open(clip), strict=True))
+    assert (found["prompt"]["value"], found["steps"]["value"], found["rule"]["value"]) == ("a blue star", 7, "apg")
+    assert found["seed"]["value"] == "3"
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"no film")
+    for file in (str(other), None, 7):
+        with pytest.raises(gr.Error, match="holds no settings of this demo"):
+            handlers.page_open(file)
+
+
+def test_presets_are_factors_of_the_models_defaults(handlers: Handlers) -> None:
+    assert [update["value"] for update in handlers.page_preset("Quick", "nano")] == [8, 4]
+    assert [update["value"] for update in handlers.page_preset("Fine", "nano")] == [32, 4]
+    assert [update["value"] for update in handlers.page_preset("Strong", "nano")] == [16, 7]
+    assert [update["value"] for update in handlers.page_preset("?", "nano")] == [16, 4]
+
+
+def test_a_given_frame_is_shown_as_the_model_sees_it(handlers: Handlers, tmp_path: Path) -> None:
+    picture = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(picture)
+    update = handlers.page_crop(str(picture), "nano")
+    with Image.open(update["value"]) as seen:
+        assert seen.size[0] == seen.size[1]
+    assert handlers.page_crop(None, "nano") == gr.update(value=None, visible=False)
+    picture.write_bytes(b"no picture")
+    with pytest.raises(gr.Error, match="reference: this is not a readable"):
+        handlers.page_crop(str(picture), "nano")

@@ -172,3 +172,23 @@ def test_as_a_program() -> None:
     )
     assert done.returncode == 0
     assert json.loads(done.stdout)
+
+
+def test_compare_takes_several_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "grid.mp4"
+    arguments = [
+        "compare",
+        "a red ball",
+        "--steps",
+        "2",
+        "--guidance",
+        "4",
+        "--rule",
+        "plain",
+        "apg",
+        "--out",
+        str(out),
+    ]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["rule"] == ["plain", "apg"]
+    assert read_settings(out) is not None

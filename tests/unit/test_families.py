@@ -22,7 +22,7 @@ from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
-from opensora_demo.errors import Cancelled
+from opensora_demo.errors import Cancelled, RequestError
 from opensora_demo.families.base import Given
 from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
@@ -34,7 +34,7 @@ from opensora_demo.models.stdit3 import STDiT3
 from opensora_demo.models.stdit3_v13 import STDiT3V13
 from opensora_demo.nn.attention import TextKeys
 from opensora_demo.pipeline import generate, noise_of, run, to_video
-from opensora_demo.sampling.guidance import TextImage
+from opensora_demo.sampling.guidance import ClassifierFree, TextImage
 from opensora_demo.types import (
     Decoding,
     Encoded,
@@ -109,7 +109,7 @@ def latents_of(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
 
 def alone(request: GenerationRequest) -> list[GenerationRequest]:
     """The single runs of a comparison."""
-    return [replace(request, guidance=(scale,)) for scale in request.guidance]
+    return [request.column(i) for i in range(len(request.columns))]
 
 
 def assert_same(ours: Tensor, expected: Tensor) -> None:
@@ -155,6 +155,20 @@ def test_a_comparison_gives_the_clips_of_single_runs(bundle: ModelBundle) -> Non
     for rule in bundle.spec.limits.rules:  # oscillation begins after ten steps
         rows = assert_comparison(bundle, ask(bundle.spec, guidance=[0, 1, 4], rule=rule, steps=12))
         assert not torch.allclose(rows[1], rows[2])
+
+
+def test_columns_of_several_rules_are_the_clips_of_single_runs(bundle: ModelBundle) -> None:
+    rules = bundle.spec.limits.rules
+    rows = assert_comparison(bundle, ask(bundle.spec, guidance=4, rule=list(rules), steps=12))
+    assert len(rows) == len(rules)
+    assert all(not torch.allclose(rows[0], other) for other in rows[1:])
+
+
+@pytest.mark.parametrize("name", ["debug-1.3", "debug-2.0"])
+def test_rules_that_bend_the_sum_are_for_text_alone_where_three_branches_are(name: str) -> None:
+    with pytest.raises(RequestError, match="apg is for text alone"):
+        ask(MODELS[name], rule=["plain", "apg"], first=True)
+    assert_comparison(built(name), ask(MODELS[name], guidance=4, rule=["interval", "plain"], first=True))
 
 
 def test_a_negative_prompt_counts_where_the_scale_is_not_one(bundle: ModelBundle) -> None:
@@ -292,10 +306,12 @@ def test_three_branches_without_given_frames_are_two(name: str, image_guidance: 
     with torch.inference_mode():
         condition = family.condition(request, Given(), size)
         merged = condition.guidance
-        assert isinstance(merged, TextImage)
-        assert not merged.given
+        assert isinstance(merged, ClassifierFree)
         assert merged.weights(0).shape == (2, 2)
-        whole = replace(condition, guidance=replace(merged, given=True))
+        three_branches = TextImage(
+            scales=merged.scales, rules=merged.rules, image_scale=image_guidance, points=request.steps + 1
+        )
+        whole = replace(condition, guidance=three_branches)
         assert whole.guidance.weights(0).shape == (2, 3)
         x = noise.expand(2, -1, -1, -1, -1)
         times = family.times(request.steps, size)

@@ -9,6 +9,7 @@ from torch import Tensor
 from opensora_demo.errors import NumericsError
 from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.iddpm import TIMESTEPS, linear_betas, sample, space_timesteps
+from opensora_demo.sampling.step import Prediction
 
 ALPHAS = (1 - linear_betas()).cumprod(0)
 
@@ -22,11 +23,11 @@ def alpha_at(timestep: float) -> float:
 def exact(target: Tensor, seen: list[float]):  # type: ignore[no-untyped-def]
     """A network that knows the answer: the noise that separates x from the target."""
 
-    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Prediction:
         seen.append(timestep)
         a = alpha_at(timestep)
         eps = (x.double() - a**0.5 * target.double()) / (1 - a) ** 0.5
-        return torch.cat([eps, torch.zeros_like(eps)], dim=1).float()
+        return Prediction(guided=torch.cat([eps, torch.zeros_like(eps)], dim=1).float())
 
     return predict
 
@@ -58,10 +59,10 @@ def test_ddim_without_eta_needs_no_noise() -> None:
 def test_kept_frames_are_flagged_and_put_back() -> None:
     flags: list[list[bool]] = []
 
-    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Prediction:
         assert x_mask is not None
         flags.append(x_mask[0].tolist())
-        return torch.zeros(1, 2, *x.shape[2:])
+        return Prediction(guided=torch.zeros(1, 2, *x.shape[2:]))
 
     start = torch.randn(1, 1, 3, 1, 1)
     mask = torch.tensor([[0.0, 0.5, 1.0]])
@@ -97,8 +98,8 @@ def test_spacing() -> None:
 
 
 def test_numbers_that_are_not_finite_stop_the_run() -> None:
-    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Tensor:
-        return torch.full_like(x, float("inf") if index else 0.0)
+    def predict(x: Tensor, timestep: float, index: int, x_mask: Tensor | None) -> Prediction:
+        return Prediction(guided=torch.full_like(x, float("inf") if index else 0.0))
 
     with pytest.raises(NumericsError, match="step 2 of 3"):
         list(sample(predict, torch.ones(1, 1, 1, 1, 1), 3, IddpmConfig(), lambda: torch.ones(1)))

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont, PngImagePlugin
 
+from opensora_demo import grid as table
+from opensora_demo import media
 from opensora_demo.errors import RequestError
-from opensora_demo.media import compose_grid, enlarge, jpeg_strip, read_reference, read_settings, write_mp4
+from opensora_demo.grid import compose_grid
+from opensora_demo.media import (
+    enlarge,
+    jpeg_strip,
+    read_reference,
+    read_settings,
+    write_mp4,
+    write_png,
+)
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> Path:
@@ -68,10 +81,129 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_of_other_files_are_none(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"nothing")
-    assert read_settings(tmp_path / "a.mp4") is None
+SETTINGS = {
+    "prompt": 'a "ball" =;#\\ \n\r\t 红球 \U0001f534 \u00e9 \x00',
+    "seed": 4_294_967_295,
+    "guidance": [1, 4.5],
+    "reference": None,
+}
+
+
+def test_a_png_keeps_picture_and_settings(tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)
+    file = tmp_path / "picture.png"
+    write_png(file, frame, SETTINGS)
+    assert read_settings(file) == SETTINGS
+    with Image.open(file) as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (48 * 6, 64 * 6), "RGB")
+        assert json.loads(image.text["comment"]) == SETTINGS
+    write_png(file, frame, {}, min_px=1)
+    assert np.array_equal(np.asarray(Image.open(file)), frame)
+    assert read_settings(file) == {}
+    assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        write_png(file, frame, {"prompt": object()})
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        write_png(tmp_path / "b.png", frame.astype(np.float64), {})  # type: ignore[arg-type]
+    assert read_settings(file) == {}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_settings_are_found_by_content_not_by_name(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.mp4", np.zeros((64, 64, 3), np.uint8), SETTINGS)
+    assert read_settings(tmp_path / "a.mp4") == SETTINGS
+    write_mp4(tmp_path / "b.mp4", np.zeros((2, 64, 64, 3), np.uint8), 8, {"seed": 3})
+    os.rename(tmp_path / "b.mp4", tmp_path / "b.png")
+    assert read_settings(tmp_path / "b.png") == {"seed": 3}
+
+
+def test_a_text_chunk_by_others_is_read_too(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", '{"seed": 5}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=text)
+    assert read_settings(tmp_path / "a.png") == {"seed": 5}
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with(*chunks: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
+    return b"".join((media._PNG, header, *chunks, chunk(b"IDAT", zlib.compress(b"\0" * 4)), chunk(b"IEND", b"")))
+
+
+ZEROS = zlib.compress(b"\0" * 100_000_000)
+GOOD = chunk(b"iTXt", b'comment\0\0\0\0\0{"seed": 1}')
+HOSTILE = {
+    "nothing": b"nothing",
+    "empty": b"",
+    "signature alone": media._PNG,
+    "no text": png_with(),
+    "compressed text bomb": png_with(chunk(b"zTXt", b"comment\0\0" + ZEROS)),
+    "compressed international text bomb": png_with(chunk(b"iTXt", b"comment\0\1\0\0\0" + ZEROS)),
+    "colour profile bomb": png_with(chunk(b"iCCP", b"x\0\0" + ZEROS)),
+    "long text": png_with(chunk(b"iTXt", b'comment\0\0\0\0\0{"prompt": "' + b"x" * 20_000_000 + b'"}')),
+    "long plain text": png_with(chunk(b"tEXt", b'comment\0{"prompt": "' + b"x" * 1_000_050 + b'"}')),
+    "a length past the end": png_with(struct.pack(">I4s", 0xFFFFFFFF, b"tEXt")),
+    "wrong checksum": png_with(GOOD[:-1] + b"\0"),
+    "not UTF-8": png_with(chunk(b"iTXt", b'comment\0\0\0\0\0{"a": "\xff"}')),
+    "fields missing": png_with(chunk(b"iTXt", b"comment\0\0")),
+    "another name": png_with(chunk(b"tEXt", b'settings\0{"a": 1}')),
+    "no object": png_with(chunk(b"tEXt", b"comment\0[1]")),
+    "deep nesting": png_with(chunk(b"tEXt", b"comment\0" + b"[" * 900_000)),
+    "huge number": png_with(chunk(b"tEXt", b'comment\0{"a": ' + b"9" * 900_000 + b"}")),
+    "very many chunks": png_with(chunk(b"abCd", b"") * 1_000_000),
+    "a playlist": b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n",
+    "an mp4's beginning": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2",
+    "an mp4 of noise": b"\0\0\0\x18ftypisom" + np.random.default_rng(0).bytes(5000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.timeout(10)
+def test_settings_of_hostile_files_are_none_and_cost_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(HOSTILE[name])
+    tracemalloc.start()
+    try:
+        assert read_settings(tmp_path / "a.png") is None
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_png_that_is_cut_off_anywhere_has_no_settings(tmp_path: Path) -> None:
+    whole = png_with(GOOD)
+    file = tmp_path / "a.png"
+    file.write_bytes(whole)
+    assert read_settings(file) == {"seed": 1}
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        assert read_settings(file) is None
+
+
+def test_files_that_are_too_large_or_no_files_are_not_opened(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    file.write_bytes(png_with(GOOD))
+    os.truncate(file, media.MAX_FILE_BYTES + 1)
+    assert read_settings(file) is None
+    assert read_settings(tmp_path) is None
     assert read_settings(tmp_path / "missing.mp4") is None
+    os.mkfifo(tmp_path / "pipe")
+    assert read_settings(tmp_path / "pipe") is None
+
+
+def test_pillow_bounds_compressed_texts_as_well(tmp_path: Path) -> None:
+    """Pictures given as a reference are opened by it."""
+    for name in ("compressed text bomb", "compressed international text bomb"):
+        (tmp_path / "a.png").write_bytes(HOSTILE[name])
+        tracemalloc.start()
+        try:
+            with pytest.raises(RequestError):
+                read_reference(tmp_path / "a.png", 64, 64)
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_enlarging_is_by_whole_numbers() -> None:
@@ -79,12 +211,99 @@ def test_enlarging_is_by_whole_numbers() -> None:
     assert enlarge(np.zeros((1, 300, 400, 3), np.uint8)).shape == (1, 300, 400, 3)
 
 
-def test_grid_holds_every_clip_under_its_label() -> None:
-    clips = [np.full((3, 64, 64, 3), 40 * i, np.uint8) for i in range(1, 6)]
-    grid = compose_grid(clips, [f"guidance {i}" for i in range(1, 6)])
-    assert grid.shape[0] == 3
-    for value in (40, 80, 120, 160, 200):
-        assert (grid == value).all(-1).sum() >= 3 * 256 * 256
+def plain(value: int, frames: int = 3, height_px: int = 64, width_px: int = 64) -> np.ndarray:
+    return np.full((frames, height_px, width_px, 3), value, np.uint8)
+
+
+def test_a_row_holds_every_clip_under_its_label() -> None:
+    grid, fps = compose_grid([[plain(40 * i) for i in range(1, 6)]], [f"guidance {i}" for i in range(1, 6)], ["x"], [8])
+    assert fps == 8
+    assert grid.shape == (3, 28 + 256 + 2 * 6, 5 * (256 + 6) + 6, 3)
+    for i, value in enumerate((40, 80, 120, 160, 200)):
+        x = 6 + i * 262
+        assert (grid[:, 34:290, x : x + 256] == value).all()
+        assert grid[0, 6:34, x : x + 256].max() > 150  # the label
+
+
+def test_rows_play_at_their_own_rate_in_one_time() -> None:
+    count = np.arange(4, dtype=np.uint8)[:, None, None, None] * 10 + np.zeros((1, 64, 64, 3), np.uint8)
+    grid, fps = compose_grid([[count, count[:2]], [count, count]], ["a", "b"], ["slow", "fast"], [4, 8], min_px=64)
+    assert (len(grid), fps) == (8, 8)
+    side = grid.shape[2] - 2 * 70 - 6
+    assert side > 0
+    at = (
+        grid[:, [28 + 6 + 32, 28 + 6 + 70 + 32]][:, :, [side + 6 + 32, side + 6 + 70 + 32], 0] // 10
+    )  # (t, rows, columns)
+    assert at[:, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert at[:, 0, 1].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]  # shorter: holds its last frame
+    assert at[:, 1, 1].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
+    assert len(compose_grid([[count], [count]], ["a"], ["12", "8"], [12, 8], min_px=1)[0]) == 6
+
+
+def test_clips_of_several_sizes_share_one_cell() -> None:
+    grid, _ = compose_grid([[plain(100), plain(200, height_px=300, width_px=400)]], ["", ""], [""], [8])
+    assert grid.shape[1:3] == (28 + 300 + 12, 2 * 406 + 6)
+    ys, xs = np.nonzero((grid[0] == 100).all(-1))
+    assert (np.ptp(ys) + 1, np.ptp(xs) + 1) == (256, 256)  # four times, in the middle
+    assert (ys.min(), xs.min()) == (6 + 28 + 22, 6 + 72)
+    assert (grid[0] == 200).all(-1).sum() == 300 * 400
+
+
+def test_small_clips_make_no_table_wider_than_a_screen() -> None:
+    rows = [[plain(9, 1, 64, 96)] * 6 for _ in range(4)]
+    grid, _ = compose_grid(rows, ["x"] * 6, ["a very long label " * 20] * 4, [4, 8, 12, 24])
+    assert 6 * 2 * 96 < grid.shape[2] <= 1920
+    assert table.cell_px(64, 64, 6) == (256, 256)
+    assert table.cell_px(400, 700, 6) == (400, 700)  # large ones stay as they are
+
+
+def test_a_table_is_checked() -> None:
+    for rows, columns, labels, fps in (
+        ([], ["a"], [], []),
+        ([[plain(1)]] * 5, ["a"], ["x"] * 5, [8] * 5),
+        ([[plain(1)] * 7], ["a"] * 7, ["x"], [8]),
+        ([[plain(1)], []], ["a"], ["x", "y"], [8, 8]),
+        ([[plain(1)]], ["a"], ["x"], [8, 8]),
+    ):
+        with pytest.raises(ValueError, match="grid"):
+            compose_grid(rows, columns, labels, fps)
+
+
+LABELS = (
+    "",
+    "word " * 100,
+    "w" * 5000,
+    "左边一个红色的球" * 30,
+    "\U0001f534 \x00\n\t\u202e \ud800",
+    "مرحبا",
+    "\u00e9",
+    " ",
+)
+
+
+@pytest.mark.parametrize("font", [True, False])
+def test_labels_of_every_kind_stay_in_their_place(font: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not font:
+        monkeypatch.setattr(table, "_cjk_font", lambda: None)
+    for label in LABELS:
+        grid, _ = compose_grid([[plain(77, 1)] * 2] * 2, [label, ""], [label, ""], [8, 8])
+        assert (grid == 77).all(-1).sum() == 4 * 256 * 256
+        assert grid.shape[2] <= 2 * 262 + 6 + 150 + 12
+
+
+def test_text_that_is_too_long_ends_in_an_ellipsis() -> None:
+    font = ImageFont.load_default(16)
+    short = table._shortened("guidance 4, rescaled", font, 100)
+    assert short.endswith("…")
+    assert short.startswith("guidance")
+    assert font.getlength(short) <= 100
+    assert table._shortened("guidance 4", font, 100) == "guidance 4"
+    assert table._legible("a\n b\x00")[0] == "a b"
+
+
+def test_chinese_without_a_font_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_cjk_font", lambda: None)
+    assert table._legible("ｒｅｄ 红球")[0] == "red ??"
 
 
 def test_strip_is_a_small_jpeg() -> None:
@@ -131,16 +350,8 @@ def test_modes_and_animations(tmp_path: Path) -> None:
 
 
 def bomb(path: Path, side: int) -> Path:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    path.write_bytes(media._PNG + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
     return path
 
 

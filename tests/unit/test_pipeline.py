@@ -15,6 +15,7 @@ from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled, NumericsError
 from opensora_demo.pipeline import generate, run
 from opensora_demo.sampling.schedule import flow_times
+from opensora_demo.sampling.step import Prediction
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview, parse_request
 
 
@@ -103,7 +104,7 @@ def test_a_reference_becomes_the_first_frame(nano: ModelBundle) -> None:
 def test_numbers_that_are_not_finite_are_an_error_not_a_black_clip(
     nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano.family, "velocity", lambda x, *a, **k: x * float("nan"))
+    monkeypatch.setattr(nano.family, "velocity", lambda x, *a, **k: Prediction(guided=x * float("nan")))
     with pytest.raises(NumericsError, match="step 1 of 4"):
         run(nano, ask())
 

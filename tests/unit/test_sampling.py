@@ -11,25 +11,37 @@ from torch import Tensor
 
 from opensora_demo.errors import NumericsError
 from opensora_demo.sampling.conditions import apply_strategy, parse_strategy
-from opensora_demo.sampling.guidance import ClassifierFree, TextImage, combine, needed, oscillate, rescaled
+from opensora_demo.sampling.guidance import (
+    ClassifierFree,
+    TextImage,
+    across,
+    cfg_zero,
+    combine,
+    flow_levels,
+    needed,
+    oscillate,
+    rescaled,
+)
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times
+from opensora_demo.sampling.step import Prediction
+from opensora_demo.types import RULES, Rule
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 4, 30])
 def test_euler_lands_on_the_target_of_a_straight_flow(steps: int, ratio: float) -> None:
     noise, target = torch.randn(2, 3, 2, 4, 4), torch.randn(1, 3, 2, 4, 4)
-    done = list(sample(lambda x, t, i, _: (x - target) / t, noise, flow_times(steps, ratio)))
+    done = list(sample(lambda x, t, i, _: Prediction(guided=(x - target) / t), noise, flow_times(steps, ratio)))
     assert len(done) == steps
     torch.testing.assert_close(done[-1].x, target.expand_as(noise), atol=1e-5, rtol=1e-4)
     for step in done:  # the estimate is right from the first step
         torch.testing.assert_close(step.x0, target.expand_as(noise), atol=1e-5, rtol=1e-4)
 
 
-def curved(x: Tensor, t: float, index: int, mask: Tensor | None) -> Tensor:
+def curved(x: Tensor, t: float, index: int, mask: Tensor | None) -> Prediction:
     """dx/dt = x cos(3 t): from x(1) the solution ends at x(1) exp(-sin(3) / 3)."""
-    return x * math.cos(3 * t)
+    return Prediction(guided=x * math.cos(3 * t))
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
@@ -52,7 +64,7 @@ def test_a_frame_that_starts_late_starts_with_eulers_step() -> None:
     drift = [1.0, 5.0, 2.0, 7.0]
     done = list(
         sample(
-            lambda x, t, i, m: torch.full_like(x, drift[i]),
+            lambda x, t, i, m: Prediction(guided=torch.full_like(x, drift[i])),
             noise,
             times,
             order=2,
@@ -75,11 +87,11 @@ def test_times_fall_from_one_to_zero() -> None:
 def test_given_frames_stay_what_they_are() -> None:
     seen: list[Tensor] = []
 
-    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
         assert x_mask is not None
         assert x_mask.tolist() == [[False, True, True]]
         seen.append(x[:, :, 0].clone())
-        return torch.randn_like(x)
+        return Prediction(guided=torch.randn_like(x))
 
     start = torch.randn(1, 3, 3, 4, 4)  # frame 0 holds what is given
     mask = torch.tensor([[0.0, 1.0, 1.0]])
@@ -93,10 +105,10 @@ def test_given_frames_stay_what_they_are() -> None:
 def test_a_frame_kept_in_part_starts_when_its_time_has_come() -> None:
     active: list[bool] = []
 
-    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Tensor:
+    def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
         assert x_mask is not None
         active.append(bool(x_mask[0, 0]))
-        return torch.zeros_like(x)
+        return Prediction(guided=torch.zeros_like(x))
 
     start, noise = torch.zeros(1, 1, 2, 1, 1), torch.ones(1, 1, 2, 1, 1)
     steps = list(sample(velocity, start, flow_times(4), frame_mask=torch.tensor([[0.5, 1.0]]), draw=lambda: noise))
@@ -107,7 +119,13 @@ def test_a_frame_kept_in_part_starts_when_its_time_has_come() -> None:
 
 def test_numbers_that_are_not_finite_stop_the_run() -> None:
     with pytest.raises(NumericsError, match="step 2 of 4"):
-        list(sample(lambda x, t, i, _: x * (float("nan") if i == 1 else 0.0), torch.ones(1, 1, 1, 1, 1), flow_times(4)))
+        list(
+            sample(
+                lambda x, t, i, _: Prediction(guided=x * (float("nan") if i == 1 else 0.0)),
+                torch.ones(1, 1, 1, 1, 1),
+                flow_times(4),
+            )
+        )
 
 
 def test_guidance_is_the_textbook_formula() -> None:
@@ -127,7 +145,7 @@ def test_branches_of_weight_zero_are_not_needed() -> None:
 
 def test_text_and_image_guidance_is_the_formula_of_the_reference() -> None:
     c, u, u2 = (torch.randn(1, 2, 3, 1, 1) for _ in range(3))
-    rule = TextImage(scales=(7.5,), image_scale=3.0, points=11, given=True, latent_frames=3)
+    rule = TextImage(scales=(7.5,), rules=("oscillating",), image_scale=3.0, points=11, latent_frames=3)
     for step in (0, 9, 10, 11):
         text = oscillate(7.5, step)
         image = torch.linspace(1, float(torch.linspace(3, 1, 11)[step]), 3) if step != 11 else torch.ones(3)
@@ -139,13 +157,77 @@ def test_text_and_image_guidance_is_the_formula_of_the_reference() -> None:
 
 def test_without_given_frames_two_branches_are_enough() -> None:
     c, u = torch.randn(1, 2, 3, 1, 1), torch.randn(1, 2, 3, 1, 1)
-    two = TextImage(scales=(4.0,), image_scale=3.0, points=5, given=False)
-    three = TextImage(scales=(4.0,), image_scale=3.0, points=5, given=True)
+    two = ClassifierFree((4.0,), ("oscillating",))
+    three = TextImage(scales=(4.0,), rules=("oscillating",), image_scale=3.0, points=5)
     torch.testing.assert_close(combine([c, u], two.weights(0)), combine([c, u, u], three.weights(0)))
 
 
 def test_oscillation_rests_at_every_other_step_after_the_tenth() -> None:
     assert [oscillate(7, i) for i in range(8, 14)] == [7, 7, 7, 1, 7, 1]
+
+
+def guided(rule: Rule, scale: float, c: Tensor, u: Tensor, step: int = 0, t: float = 0.5) -> Tensor:
+    guidance = ClassifierFree((scale,), (rule,), flow_levels([t] * 20))
+    return guidance.guide((c, u), step, torch.randn_like(c), (1.0, -t))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_at_scale_one_every_rule_is_the_prompt_alone(rule: Rule) -> None:
+    c, u = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
+    torch.testing.assert_close(guided(rule, 1.0, c, u), c)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_where_both_branches_agree_every_rule_is_their_prediction(rule: Rule) -> None:
+    c = torch.randn(1, 2, 3, 4, 4)
+    torch.testing.assert_close(guided(rule, 5.0, c, c), c)
+
+
+def test_the_interval_leaves_much_and_little_noise_alone() -> None:
+    """sigma / alpha = t / (1 - t) must lie in (0.28, 5.42]."""
+    rule = ClassifierFree((4.0,), ("interval",), flow_levels([1.0, 0.9, 0.84, 0.5, 0.23, 0.2]))
+    assert [rule.effective(i)[0] for i in range(6)] == [1, 1, 4, 4, 4, 1]
+    assert rule.needed(0).tolist() == [[True, False]]
+    assert rule.needed(3).tolist() == [[True, True]]
+
+
+def test_projected_guidance_does_not_change_the_length_along_the_estimate() -> None:
+    x, c, u = (torch.randn(2, 2, 3, 4, 4) for _ in range(3))
+    t = 0.6
+    rule = ClassifierFree((5.0, 9.0), ("apg", "apg"))
+    out = rule.guide((c, u), 0, x, (1.0, -t))
+    clean, moved = x - t * c, x - t * out
+    dot = ((moved - clean) * clean).sum((1, 2, 3, 4))
+    torch.testing.assert_close(dot, torch.zeros(2), atol=1e-3, rtol=0)
+    pull = -t * (c - u)
+    torch.testing.assert_close(moved[0] - clean[0], 4 * across(pull, clean)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_momentum_of_projected_guidance_belongs_to_one_run() -> None:
+    x, c, u = (torch.randn(1, 2, 3, 4, 4) for _ in range(3))
+    rule = ClassifierFree((5.0,), ("apg",))
+    first, second, again = (rule.guide((c, u), step, x, (1.0, -0.5)) for step in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_cfg_zero_takes_what_the_branches_share_from_the_null_branch() -> None:
+    u = torch.randn(2, 2, 3, 4, 4)
+    torch.testing.assert_close(cfg_zero(3 * u, u, 7.0), 3 * u)  # nothing is left to guide
+    c = torch.randn(2, 2, 3, 4, 4)
+    rest = cfg_zero(c, u, 2.0) - c  # (s - 1)(c - z u) is at right angles to u
+    torch.testing.assert_close((rest * u).sum((1, 2, 3, 4)), torch.zeros(2), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_columns_with_different_rules_do_not_touch_each_other(rule: Rule) -> None:
+    x, c, u = (torch.randn(3, 2, 3, 4, 4) for _ in range(3))
+    levels = flow_levels([0.5, 0.5])
+    together = ClassifierFree((4.0, 2.0, 4.0), ("plain", rule, "apg"), levels)
+    alone = ClassifierFree((2.0,), (rule,), levels)
+    for step in (0, 1):
+        both = together.guide((c, u), step, x, (1.0, -0.5))
+        torch.testing.assert_close(both[1:2], alone.guide((c[1:2], u[1:2]), step, x[1:2], (1.0, -0.5)))
 
 
 def test_rescaling_restores_the_spread() -> None:

@@ -152,9 +152,9 @@ def parse_for(limits: Limits, **raw: Any) -> GenerationRequest:
 
 def test_settings_that_only_some_models_have_take_their_defaults() -> None:
     request = parse_for(V20)
-    assert (request.rule, request.image_guidance, request.motion_score, request.edit) == ("oscillating", 3, 4, 0)
+    assert (request.rules, request.image_guidance, request.motion_score, request.edit) == (("oscillating",), 3, 4, 0)
     request = parse_for(NANO.limits)
-    assert (request.rule, request.image_guidance, request.motion_score, request.edit) == ("plain", 1, None, 0)
+    assert (request.rules, request.image_guidance, request.motion_score, request.edit) == (("plain",), 1, None, 0)
 
 
 def test_a_motion_score_of_zero_is_left_out() -> None:
@@ -165,7 +165,10 @@ def test_a_motion_score_of_zero_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("limits", "field", "value", "sentence"),
     [
-        (NANO.limits, "rule", "oscillating", "must be one of plain"),
+        (NANO.limits, "rule", "perp-neg", "must be one of plain, interval"),
+        (V11, "rule", "cfg-zero", "must be one of plain, interval"),
+        (V11, "rule", ["plain", "plain"], "several different ones"),
+        (V11, "rule", [], "must name one rule"),
         (V20, "rule", 7, "must be one of oscillating, plain"),
         (NANO.limits, "image_guidance", 3, "is not a setting of this model"),
         (V20, "image_guidance", "nan", "must be a number"),
@@ -197,3 +200,16 @@ def test_settings_name_only_what_was_used() -> None:
     settings = parse_for(V20).settings()
     assert settings["rule"] == "oscillating"
     assert settings["motion_score"] == 4
+
+
+def test_columns_are_scales_by_rules() -> None:
+    request = parse_for(NANO.limits, guidance=[2, 7], rule=["plain", "apg"])
+    assert request.columns == ((2, "plain"), (7, "plain"), (2, "apg"), (7, "apg"))
+    assert request.labels == ("guidance 2, plain", "guidance 7, plain", "guidance 2, APG", "guidance 7, APG")
+    assert request.column(3).columns == ((7, "apg"),)
+    settings = request.settings()
+    assert (settings["guidance"], settings["rule"]) == ([2, 7], ["plain", "apg"])
+    assert parse_for(NANO.limits, guidance=[4], rule=["plain", "apg"]).labels == ("plain", "APG")
+    assert parse_for(NANO.limits, guidance=[1, 4]).labels == ("guidance 1", "guidance 4")
+    with pytest.raises(RequestError, match="4 scales by 2 rules are 8 clips; at most 6 fit"):
+        parse_for(NANO.limits, guidance=[1, 2, 3, 4], rule=["plain", "apg"])
