@@ -16,6 +16,7 @@ from opensora_demo.bundle import Bundles, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL
 from opensora_demo.errors import DemoError
 from opensora_demo.ui.handlers import Handlers
+from opensora_demo.ui.language import head, languages
 from opensora_demo.ui.layout import build_page
 from opensora_demo.ui.theme import build_theme, page_css
 
@@ -60,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
             footer_links=["api"],
             theme=build_theme(),
             css=page_css(),
+            head=head(),
+            i18n=languages(),
         )
     except OSError:
         where = f"{arguments.host}:{arguments.port}"

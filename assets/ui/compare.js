@@ -1,6 +1,8 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the comparison appears.
 // Text that a person wrote is only ever set with textContent. Everything here draws what Python said in props.value:
 // rows of runs, columns of guidance, every clip as one picture of all its frames. One clock moves them all.
+const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = "grid", TITLE = "Open-Sora Demo";
 const about = () => props.about || {};
@@ -17,7 +19,7 @@ const make = (tag, className, text) => {
   return node;
 };
 const running = () => Boolean(state.view && RUNNING.includes(state.view.phase));
-const seconds = (s) => (s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
+const seconds = (s) => say(s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
 
 // --- time: one clock for every clip ---------------------------------------------------------------------------------
 
@@ -48,7 +50,7 @@ function advance(now) {
 function setPlaying(on) {
   state.playing = on;
   const play = $(".oc-play");
-  play.setAttribute("aria-label", on ? "Pause" : "Play");
+  play.setAttribute("aria-label", say(on ? "Pause" : "Play"));
   play.dataset.on = String(on);
 }
 
@@ -62,6 +64,9 @@ function stepBy(frames) {
   seekTo(Math.floor(state.at * longest().fps + 1e-6) + frames);
 }
 
+// A label as "guidance 4, plain" has its parts translated.
+const inWords = (label) => label.split(", ").map(say).join(", ");
+
 // --- cells ------------------------------------------------------------------------------------------------------------
 
 function buildTable() {
@@ -72,7 +77,7 @@ function buildTable() {
     const line = make("div", "oc-row");
     line.setAttribute("role", "group");
     line.setAttribute("aria-label", row.label || "clips");
-    if (row.label) table.append(make("h2", "oc-row-label", row.label));
+    if (row.label) table.append(make("h2", "oc-row-label", inWords(row.label)));
     const cells = view.columns.map((column, c) => buildCell(row, column, r, c));
     line.append(...cells.map((cell) => cell.node));
     table.append(line);
@@ -85,12 +90,12 @@ function buildCell(row, column, r, c) {
   box.type = "button";
   box.setAttribute("aria-pressed", "false");
   box.setAttribute("aria-label", [row.label, column.label].filter(Boolean).join(", "));
-  box.title = "Choose two clips to lay them on each other";
+  box.title = say("Choose two clips to lay them on each other");
   [canvas.width, canvas.height] = row.cell;
   box.style.aspectRatio = row.cell[0] + " / " + row.cell[1];
   box.append(canvas, make("span", "oc-state", ""));
   box.addEventListener("click", () => choose(r, c));
-  node.append(make("div", "oc-label", column.label), box, make("div", "oc-marks"), foot);
+  node.append(make("div", "oc-label", inWords(column.label)), box, make("div", "oc-marks"), foot);
   return { node, box, canvas, pen: canvas.getContext("2d"), foot, row, column, data: { state: "waiting" }, estimate: null, sprite: null, drawn: "" };
 }
 
@@ -114,25 +119,25 @@ function updateCell(cell, data) {
     image.decode().then(() => (cell.sprite = image), () => {});
   }
   const words = { waiting: "waiting", denoising: "step " + (data.i || 0), missing: "not made" };
-  cell.node.querySelector(".oc-state").textContent = words[data.state] || "";
+  cell.node.querySelector(".oc-state").textContent = say(words[data.state] || "");
   cell.node.dataset.state = data.state;
   if (data.state === "done" && before.state !== "done") finishCell(cell, data);
 }
 
 function finishCell(cell, data) {
   cell.node.querySelector(".oc-marks").replaceChildren(...(data.marks ? MARKS.map((kind) => mark(kind, data.marks[kind])) : []));
-  const save = make("a", "oc-link", "mp4"), use = make("button", "oc-link", "use");
+  const save = make("a", "oc-link", "mp4"), use = make("button", "oc-link", say("use"));
   save.href = data.file.url;
   save.download = data.file.orig_name || "clip.mp4";
-  save.title = "Download this clip";
+  save.title = say("Download this clip");
   use.type = "button";
-  use.title = "Put this clip's settings into the form";
+  use.title = say("Put this clip's settings into the form");
   use.addEventListener("click", () => trigger("pick", data.settings));
   cell.foot.replaceChildren(save, use);
 }
 
 function mark(kind, found) {
-  const node = make("span", "oc-mark"), word = WORD[kind] || kind;
+  const node = make("span", "oc-mark"), word = say(WORD[kind] || kind);
   if (!found || !found.asked) {
     node.dataset.right = "none";
     node.append(make("b", "", "–"), make("span", "", word));
@@ -216,7 +221,7 @@ function markChosen() {
   const two = state.chosen.length === 2;
   $(".oc-pair-box").hidden = $(".oc-modes").hidden = !two;
   const named = state.chosen.map(([r, c]) => [state.view.rows[r].label, state.view.columns[c].label].filter(Boolean).join(", "));
-  $(".oc-pair-hint").textContent = two ? "A: " + named[0] + ".  B: " + named[1] + "." : "Choose two clips above; drag to wipe from one to the other, or see where they differ.";
+  $(".oc-pair-hint").textContent = two ? "A: " + named[0] + ".  B: " + named[1] + "." : say("Choose two clips above; drag to wipe from one to the other, or see where they differ.");
   drawPair();
 }
 
@@ -261,7 +266,7 @@ function drawPair() {
   sheets[0].getContext("2d").putImageData(x, 0, 0);
   pen.imageSmoothingEnabled = true;
   pen.drawImage(sheets[0], 0, 0, W, H);
-  $(".oc-distance").textContent = "RMS " + Math.sqrt(sum / (x.data.length * 0.75)).toFixed(1) + " of 255 at this frame";
+  $(".oc-distance").textContent = say("RMS " + Math.sqrt(sum / (x.data.length * 0.75)).toFixed(1) + " of 255 at this frame");
 }
 
 // --- the chart over the columns -------------------------------------------------------------------------------------------
@@ -307,12 +312,12 @@ function showChart() {
   box.hidden = !useful;
   if (!useful) return;
   const percent = (v) => Math.round(100 * v) + " %", plots = [];
-  if (chart.sure.some((value) => value !== null)) plots.push(plot("What was asked is seen (the reader is this sure)", chart.sure, percent, 1.25));
-  if (chart.variety) plots.push(plot("Variety: how far clips of different seeds are apart", chart.variety, (v) => v.toFixed(3)));
+  if (chart.sure.some((value) => value !== null)) plots.push(plot(say("What was asked is seen (the reader is this sure)"), chart.sure, percent, 1.25));
+  if (chart.variety) plots.push(plot(say("Variety: how far clips of different seeds are apart"), chart.variety, (v) => v.toFixed(3)));
   $(".oc-plots").replaceChildren(...plots);
-  $(".oc-chart-hint").textContent = chart.variety
+  $(".oc-chart-hint").textContent = say(chart.variety
     ? "Means of " + chart.rows + " seeds. What guidance is known for: closer to the prompt, less variety."
-    : "Choose seeds as rows to see variety fall as guidance rises.";
+    : "Choose seeds as rows to see variety fall as guidance rises.");
 }
 
 // --- around it ----------------------------------------------------------------------------------------------------------
@@ -320,7 +325,7 @@ function showChart() {
 function showTime() {
   const view = state.view, since = running() ? (performance.now() - state.arrived) / 1000 : 0;
   let text = view.phase === "idle" ? "" : seconds(view.elapsed + since);
-  if (running() && view.left !== null) text += ", about " + seconds(Math.max(view.left - since, 0)) + " left";
+  if (running() && view.left !== null) text += say(", about ") + seconds(Math.max(view.left - since, 0)) + say(" left");
   $(".oc-time").textContent = text;
 }
 
@@ -330,22 +335,22 @@ function render() {
   const all = (window.openSoraDemo.busy ||= new Set());
   all[busy ? "add" : "delete"](name);
   document.body.toggleAttribute("data-os-busy", all.size > 0);
-  $(".oc-empty").textContent = about().runs === false
+  $(".oc-empty").textContent = say(about().runs === false
     ? "The weights of this model are not here."
-    : "One prompt, one noise, several guidance scales: the clips play in step, so that what differs is guidance alone. Choose seeds as rows to see what guidance does to variety, or other rules to see other ways to pull.";
+    : "One prompt, one noise, several guidance scales: the clips play in step, so that what differs is guidance alone. Choose seeds as rows to see what guidance does to variety, or other rules to see other ways to pull.");
   if (idle) return;
-  $(".oc-text").textContent = view.text;
+  $(".oc-text").textContent = say(view.text);
   showTime();
   const share = view.total ? view.done / view.total : 0;
   $(".oc-bar").firstElementChild.style.transform = "scaleX(" + (busy ? share : 0) + ")";
-  document.title = busy ? Math.round(100 * share) + " % · " + TITLE : view.phase === "done" ? "Done · " + TITLE : TITLE;
+  document.title = busy ? Math.round(100 * share) + " % · " + TITLE : view.phase === "done" ? say("Done") + " · " + TITLE : TITLE;
   const note = $(".oc-note");
   note.hidden = !view.note;
   note.textContent = view.note || "";
   const actions = $(".oc-actions");
   actions.replaceChildren();
   if (view.grid) {
-    const save = make("a", "os-action", "Download the table as mp4");
+    const save = make("a", "os-action", say("Download the table as mp4"));
     save.href = view.grid.url;
     save.download = view.grid.orig_name || "comparison.mp4";
     actions.append(save);
@@ -394,7 +399,7 @@ function receive() {
   showChart();
   render();
   animate();
-  if (!running()) $(".oc-live").textContent = view.text + ". " + (view.note || "");
+  if (!running()) $(".oc-live").textContent = say(view.text) + ". " + (view.note || "");
 }
 
 // --- once -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
 // The body of a function (element, trigger, props, ...): rows of chips from props.value, {kind: [words]}.
+const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+sayAll(element);
 const box = element.querySelector(".os-composer"), chosen = {};
 
 function chip(kind, word) {

@@ -1,5 +1,7 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the figures appear.
 // Text that a person wrote (the prompt, its words) is only ever set with textContent.
+const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+sayAll(element);
 const root = element.querySelector(".ox"), $ = (selector) => root.querySelector(selector);
 const FIGURES = ["tokens", "attention", "coding", "flow", "guidance"];
 // What outlives a rebuilt element: whether this page has asked for a first run, and what has been picked.

@@ -1,5 +1,7 @@
 // The body of a function (element, props, watch), run once when the scope appears. It draws the value of ui/scope.py:
 // a step's images are cut here, and everything one points at is answered without asking the server.
+const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-scope"), map = $(".os-scope-map"), box = $(".os-scope-box"), grid = $(".os-scope-grid");
 const sheet = $(".os-scope-sheet"), play = $(".os-scope-play"), charts = $(".os-scope-charts");

@@ -1,5 +1,7 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the stage appears.
 // Text that a person wrote is only ever set with textContent. Everything here draws what Python said in props.value.
+const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
@@ -17,14 +19,14 @@ const make = (tag, className, text) => {
   return node;
 };
 const button = (className, text, title, act) => {
-  const node = make("button", className, text);
+  const node = make("button", className, text && say(text));
   node.type = "button";
-  node.title = title;
+  node.title = say(title);
   node.addEventListener("click", act);
   return node;
 };
 const running = () => Boolean(state.view && RUNNING.includes(state.view.phase));
-const seconds = (s) => (s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
+const seconds = (s) => say(s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
 
 async function copy(text, node) {
   try {
@@ -154,7 +156,7 @@ function scrubTo(index) {
   } else {
     const step = state.steps[state.scrub];
     badge.hidden = false;
-    badge.textContent = "step " + step.i + " of " + view.total + "  ·  noise " + Math.round(step.t * 100) + " %";
+    badge.textContent = say("step " + step.i + " of " + view.total + "  ·  noise " + Math.round(step.t * 100) + " %");
     strip.setAttribute("aria-valuenow", String(step.i));
     strip.setAttribute("aria-valuetext", badge.textContent);
     show("estimate");
@@ -189,14 +191,14 @@ new ResizeObserver(drawStrip).observe(strip);
 function showTime() {
   const view = state.view, since = running() ? (performance.now() - state.arrived) / 1000 : 0;
   let text = view.phase === "idle" ? "" : seconds(view.elapsed + since);
-  if (running() && view.left !== null) text += ", about " + seconds(Math.max(view.left - since, 0)) + " left";
+  if (running() && view.left !== null) text += say(", about ") + seconds(Math.max(view.left - since, 0)) + say(" left");
   $(".os-time").textContent = text;
 }
 
 // In the tab's title, so that one may look elsewhere meanwhile.
 function showTitle() {
   const view = state.view, share = view && view.total ? Math.round((100 * state.steps.length) / view.total) : 0;
-  document.title = running() ? share + " % · " + TITLE : view && view.phase === "done" ? "Done · " + TITLE : TITLE;
+  document.title = running() ? share + " % · " + TITLE : view && view.phase === "done" ? say("Done") + " · " + TITLE : TITLE;
 }
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && !running()) document.title = TITLE;
@@ -204,8 +206,8 @@ document.addEventListener("visibilitychange", () => {
 
 function showChips(pairs) {
   $(".os-chips").replaceChildren(...(pairs || []).map(([key, value]) => {
-    const chip = button("os-chip", undefined, "Copy " + key, () => copy(value, chip));
-    chip.append(make("span", "os-key", key), make("span", "os-value", value));
+    const chip = button("os-chip", undefined, say("Copy ") + say(key), () => copy(value, chip));
+    chip.append(make("span", "os-key", say(key)), make("span", "os-value", value));
     return chip;
   }));
 }
@@ -217,7 +219,7 @@ function showActions(clip, example) {
     actions.append(button("os-action", "Use this prompt and seed", "Put them into the form", () => trigger("pick", asForm(example))));
   }
   if (!clip) return;
-  const save = make("a", "os-action", "Download mp4");
+  const save = make("a", "os-action", say("Download mp4"));
   save.href = clip.url;
   save.download = clip.file;
   save.title = "H.264, plays at " + clip.settings.fps + " FPS, enlarged to at least 256 px; the settings are inside the file";
@@ -287,7 +289,7 @@ function idle() {
       showChips([]);
       showActions(null);
     }
-    $(".os-empty").textContent = about().runs === false ? "The weights of this model are not here." : "Type a sentence and press Generate.";
+    $(".os-empty").textContent = say(about().runs === false ? "The weights of this model are not here." : "Type a sentence and press Generate.");
     return;
   }
   const example = list[state.example % list.length];
@@ -357,9 +359,9 @@ function showShelf() {
   const list = examples(), nodes = [];
   const keep = (key, build) => nodes.push(cards.get(key) || cards.set(key, build()).get(key));
   $(".os-shelf-box").hidden = !list.length && !memory.shelf.length;
-  $(".os-shelf-title").textContent = !memory.shelf.length
+  $(".os-shelf-title").textContent = say(!memory.shelf.length
     ? "Made with this model: pick one to start from it"
-    : list.length ? "Your clips, then some made before" : "Your clips";
+    : list.length ? "Your clips, then some made before" : "Your clips");
   for (const clip of memory.shelf) {
     keep(clip.url, () => card(clip.url, clip.settings.prompt, () => {
       if (running()) return;
@@ -395,7 +397,7 @@ function render() {
   const shape = idling ? cell : view.cell;
   if (shape) frame.style.aspectRatio = shape[0] + " / " + shape[1];
   showTitle();
-  $(".os-text").textContent = !idling ? view.text : about().runs === false ? "Cannot run here" : "Ready";
+  $(".os-text").textContent = say(!idling ? view.text : about().runs === false ? "Cannot run here" : "Ready");
   $(".os-bar").firstElementChild.style.transform = "scaleX(" + (busy ? state.steps.length / view.total : 0) + ")";
   if (idling) {
     $(".os-time").textContent = "";
@@ -481,7 +483,7 @@ function receive() {
   } else {
     render();
   }
-  if (!running()) $(".os-live").textContent = view.text + ". " + (view.note || "");
+  if (!running()) $(".os-live").textContent = say(view.text) + ". " + (view.note || "");
 }
 
 watch("value", receive);

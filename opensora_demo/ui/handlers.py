@@ -39,6 +39,7 @@ from opensora_demo.ui.controls import (
 )
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.jobs import Job, Jobs, Value
+from opensora_demo.ui.language import say, translated
 from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Waiting, stream
 from opensora_demo.ui.scope import ScopeView
@@ -287,17 +288,19 @@ class Handlers:
             labels, specs, requests = self.parse_comparison(form)
         yield from self.follow(self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash))
 
-    def page_plan(self, *values: Any) -> str:
+    def page_plan(self, request: gr.Request, *values: Any) -> str:
         """What a comparison would run, in a sentence; what is wrong with it in another."""
         form = dict(zip(COMPARE_FORM, values, strict=True))
+        accepted = str(request.headers.get("accept-language", ""))
         try:
             _, _, requests = self.parse_comparison(dict(form) | {"prompt": form["prompt"] or "a ball"})
         except DemoError as error:
-            return f"**Not yet:** {error}."
+            return say(f"**Not yet:** {error}.", accepted)
         columns, rows = len(requests[0].columns), len(requests)
         clips = f"{columns} clips" if rows == 1 else f"{columns} by {rows}: {columns * rows} clips"
         noise = "one noise" if rows == 1 or form["axis"] != "seed" else "one noise for each row"
-        return f"{clips} from {noise}, {sum(r.steps for r in requests)} steps of up to {columns} clips at once."
+        steps = sum(r.steps for r in requests)
+        return say(f"{clips} from {noise}, {steps} steps of up to {columns} clips at once.", accepted)
 
     def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
@@ -320,7 +323,7 @@ class Handlers:
         """A model was chosen: the updates of `FOLLOWS`."""
         with sentences():
             updates = limit_updates(model)
-        return [updates[name] for name in FOLLOWS]
+        return [translated(updates[name]) for name in FOLLOWS]
 
     def page_preset(self, name: Any, model: Any) -> tuple[Any, Any]:
         """Updates of steps and guidance."""
@@ -333,7 +336,7 @@ class Handlers:
     def page_pick(self, event: gr.EventData) -> list[Any]:
         """A clip was picked on the stage: its model and settings go into the form, the updates of `PICKED`."""
         updates = pick_updates(event._data if isinstance(event._data, dict) else {})
-        return [updates[name] for name in PICKED]
+        return [translated(updates[name]) for name in PICKED]
 
     def page_link(self, request: gr.Request) -> list[Any]:
         """The page was opened with settings in its address: they go into the form, and nothing runs."""
@@ -352,7 +355,7 @@ class Handlers:
         if ignored:
             gr.Warning(f"Ignored in {source}: {'; '.join(ignored)}.", title="Not everything fits")
         updates = pick_updates(settings) if settings else dict.fromkeys(PICKED, gr.skip())
-        return [updates[name] for name in PICKED]
+        return [translated(updates[name]) for name in PICKED]
 
     def page_crop(self, picture: Any, model: Any) -> Any:
         """A given frame as the model will see it: scaled, cropped, and no finer."""

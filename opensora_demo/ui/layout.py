@@ -42,6 +42,7 @@ from opensora_demo.ui.controls import (
 )
 from opensora_demo.ui.explaining import Explaining
 from opensora_demo.ui.handlers import COMPARE_FORM, DEFAULT_SCALES, FORM, Handlers
+from opensora_demo.ui.language import translate
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS, RULE_NOTES
 
@@ -93,7 +94,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         gr.HTML(
             f'<header class="os-head"><h1>{TITLE}</h1><p>Type a sentence and watch noise turn into it, step by step, '
             "on this machine.</p></header>",
-            js_on_load=None,
+            js_on_load="window.openSoraWords?.sayAll(element);",
         )
         with gr.Tabs(elem_classes="os-tabs"):
             with gr.Tab("Generate", render_children=True), gr.Row(elem_classes="os-columns"):
@@ -348,6 +349,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         page.load(None, None, fold, js=FOLD_JS, **quiet)
         page.load(handlers.page_link, None, picked, **told)
         add_api(Api(handlers))
+    translate(page)
     return page
 
 

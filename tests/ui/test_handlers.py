@@ -33,7 +33,7 @@ Values = list[dict[str, Any]]
 
 
 def visitor(session: str = "a") -> Any:
-    return SimpleNamespace(session_hash=session, query_params={})
+    return SimpleNamespace(session_hash=session, query_params={}, headers={})
 
 
 def click(handlers: Handlers, session: str = "a", **changes: Any) -> Iterator[dict[str, Any]]:
@@ -357,12 +357,12 @@ def test_a_comparison_that_cannot_be_is_one_sentence(
     assert str(caught.value.message).startswith(sentence)
     assert pipeline.closed == 0
     form = dict.fromkeys(COMPARE_FORM) | GOOD | {"scales": "1, 4", "axis": "none", "rows": ""} | changes
-    assert handlers.page_plan(*form.values()).startswith(f"**Not yet:** {sentence}")
+    assert handlers.page_plan(visitor(), *form.values()).startswith(f"**Not yet:** {sentence}")
 
 
 def test_the_plan_is_told_before_the_run(handlers: Handlers) -> None:
     form = dict.fromkeys(COMPARE_FORM) | GOOD | {"scales": "1, 4, 7", "axis": "seed", "rows": "", "prompt": ""}
-    assert handlers.page_plan(*form.values()) == (
+    assert handlers.page_plan(visitor(), *form.values()) == (
         "3 by 3: 9 clips from one noise for each row, 12 steps of up to 3 clips at once."
     )
 

@@ -1,0 +1,92 @@
+"""The page in English and Chinese: one table of words, chosen by the visitor's browser.
+
+Gradio translates marked texts of its own components; `assets/ui/words.js` does the same for ours. A text that is not in
+the table stays English.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import gradio as gr
+
+from opensora_demo.catalog import MODELS, ModelSpec
+from opensora_demo.ui.components import UI_ASSETS
+from opensora_demo.ui.controls import compare_note, frame_hint, listed_title, model_note
+
+NUMBER = r"\d+(?:\.\d+)?"
+WRITTEN = (gr.Button, gr.Markdown, gr.UploadButton)  # whose value is a text of ours
+_SPOKEN = ("label", "info", "placeholder", "value")
+
+
+PIECE = 8  # a text this long also counts inside a longer one
+
+
+@cache
+def chinese() -> dict[str, str]:
+    """English -> Chinese; a # stands for a number."""
+    words: dict[str, str] = json.loads((UI_ASSETS / "words_zh.json").read_text("utf-8"))
+    return words | {text: in_pieces(text, words) for spec in MODELS.values() for text in texts_of(spec)}
+
+
+def texts_of(spec: ModelSpec) -> tuple[str, ...]:
+    """What the page says of a model."""
+    return model_note(spec), compare_note(spec), frame_hint(spec.limits), listed_title(spec)
+
+
+def in_pieces(text: str, words: dict[str, str]) -> str:
+    """A composed text, its parts translated one by one."""
+    for part in sorted((word for word in words if len(word) >= PIECE and "#" not in word), key=len, reverse=True):
+        text = text.replace(part, words[part])
+    return text
+
+
+@cache
+def languages() -> gr.I18n:
+    words = chinese()
+    return gr.I18n(en={text: text for text in words}, zh=words, **{"zh-CN": words})
+
+
+def marked(text: Any) -> Any:
+    """A text as Gradio's pages translate it; anything else as it is."""
+    return str(languages()(text)) if isinstance(text, str) and text in chinese() else text
+
+
+def say(text: str, accepted: str) -> str:
+    """A text in the first language of an Accept-Language header; numbers keep their order."""
+    if not accepted.lower().startswith("zh"):
+        return text
+    numbers = iter(re.findall(NUMBER, text))
+    found = chinese().get(text) or chinese().get(re.sub(NUMBER, "#", text)) or in_pieces(text, chinese())
+    return re.sub("#", lambda _: next(numbers), found)
+
+
+def translate(page: gr.Blocks) -> None:
+    """Mark every label, hint, placeholder, button and choice of a page that has been built."""
+    for block in page.blocks.values():
+        for name in _SPOKEN:
+            text = getattr(block, name, None)
+            if isinstance(text, str) and (name != "value" or isinstance(block, WRITTEN)):
+                setattr(block, name, marked(text))
+        if isinstance(choices := getattr(block, "choices", None), list):
+            block.choices = [(marked(title), value) for title, value in choices]
+
+
+def translated(update: Any) -> Any:
+    """An update of a component in the same way."""
+    if not isinstance(update, dict):
+        return update
+    spoken = {name: marked(update[name]) for name in ("label", "info", "placeholder") if name in update}
+    if "choices" in update:
+        pairs = [choice if isinstance(choice, tuple) else (str(choice), choice) for choice in update["choices"]]
+        spoken["choices"] = [(marked(title), value) for title, value in pairs]
+    return update | spoken
+
+
+def head() -> str:
+    """The script that speaks for our own components."""
+    words = json.dumps(chinese(), ensure_ascii=False).replace("<", "\\u003c")
+    return "<script>" + (UI_ASSETS / "words.js").read_text("utf-8").replace("WORDS", words, 1) + "</script>"
