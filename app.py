@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     fit_threads()
     bundles = Bundles()
-    handlers = Handlers(bundles)
+    handlers = Handlers(bundles, debug_models=arguments.debug_models)
     page = build_page(handlers, debug_models=arguments.debug_models).queue(max_size=20, default_concurrency_limit=20)
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
@@ -178,6 +178,7 @@ class Bundles:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
+        self._device = threading.Lock()  # one for all: runs of different models take turns, too
         self._loaded: ModelBundle | None = None
 
     def get(self, model_id: str) -> ModelBundle:
@@ -185,5 +186,5 @@ class Bundles:
         with self._guard:
             if self._loaded is None or self._loaded.spec.id != model_id:
                 self._loaded = None
-                self._loaded = build_bundle(spec)
+                self._loaded = replace(build_bundle(spec), lock=self._device)
             return self._loaded

@@ -16,7 +16,7 @@ from opensora_demo.types import Frames
 
 MAX_ROWS, MAX_COLUMNS = 4, 6
 MAX_GRID_PX = 1920  # wide; only clips that are large themselves make a wider one
-_BAR_PX, _GAP_PX = 28, 6  # the page draws its preview with the same: assets/ui/stage.js
+_BAR_PX, _GAP_PX = 28, 6
 _SIDE_PX = 150  # row labels, at most
 _LINE_PX = 20
 _INK, _GROUND = (236, 238, 242), (18, 20, 26)

@@ -292,5 +292,6 @@ def write_sprite(file: Path, frames: Frames, quality: int = 90) -> tuple[int, tu
         if scale < 1:
             small = small.resize((w, h), Image.Resampling.LANCZOS)
         sheet.paste(small, (i % across * w, i // across * h))
-    sheet.save(file, "JPEG", quality=quality, subsampling=0)
+    with _whole(file) as part:
+        sheet.save(part, "JPEG", quality=quality, subsampling=0)
     return across, (h, w)

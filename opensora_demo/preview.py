@@ -71,6 +71,9 @@ def look_into(step: Step, matrix: Tensor) -> Look:
     a, b = step.to_x0
     start, x0 = step.start[0].float(), step.x0[0].float()  # (c, t, h, w)
     branches = [None if p is None else p[0].float() for p in step.prediction.branches[:2]]
+    made = None if step.x_mask is None else step.x_mask[0]  # (t): frames that were not kept
+    if made is not None and not made.all():  # of a kept frame a prediction says nothing: it is what it is
+        branches = [p if p is None else torch.where(made[:, None, None], p, (x0 - a * start) / b) for p in branches]
     prompt, null = (*branches, None, None)[:2]
     known = [p for p in (prompt, null) if p is not None]
     scaled = start if a == 1 else a * start
@@ -88,7 +91,8 @@ def look_into(step: Step, matrix: Tensor) -> Look:
         largest = float(distance.max())
         difference, peak = heat(_resized(distance, size), largest), largest * abs(b)
         rows = [*known, apart, step.prediction.guided[0, : len(apart)] - null]
-    vectors = torch.stack(rows).flatten(1) if rows else start.new_zeros(0, 1)
+    vectors = torch.stack(rows) if rows else start.new_zeros(0, 1, 1)
+    vectors = (vectors if made is None or not made.any() else vectors[:, :, made]).flatten(1)
     products = (vectors @ vectors.T).tolist()
     norms = [math.sqrt(line[i] / vectors.shape[1]) for i, line in enumerate(products)]
     both = len(rows) == 4

@@ -460,10 +460,10 @@ def parse_request(
             "guidance",
             f"{len(parsed.guidance)} scales by {len(parsed.rule)} rules are {clips} clips; at most {MAX_COMPARED} fit",
         )
-    if limits.image_guidance is not None and (reference is not None or last_frame is not None):
+    if reference is not None or last_frame is not None:  # whose predictions mean nothing, but would count
         for rule in parsed.rule:
             if rule not in LINEAR_RULES:
-                raise RequestError("rule", f"{rule} is for text alone with this model; take out the given frames")
+                raise RequestError("rule", f"{rule} is for text alone; take out the given frames")
     height_px, width_px = limits.sizes_px[0]
     return GenerationRequest(
         model_id=model_id,

@@ -4,13 +4,13 @@
 const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
 sayAll(element);
 const $ = (selector) => element.querySelector(selector);
-const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = "grid", TITLE = "Open-Sora Demo";
+const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = "grid";
 const about = () => props.about || {};
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 const MARKS = ["colour", "shape", "motion", "background"], WORD = { background: "place" };
 const memory = ((window.openSoraDemo ||= {})[name] ||= { lastRun: 0, asked: false, value: null });
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const state = { view: null, cells: [], chosen: [], mode: "wipe", wipe: 0.5, at: 0, speed: 1, playing: !calm.matches, loop: true, before: 0, ticking: false, arrived: 0, drawn: "" };
+const state = { view: null, cells: [], chosen: [], mode: "wipe", wipe: 0.5, at: 0, speed: 1, playing: !calm.matches, loop: true, before: 0, ticking: false, arrived: 0 };
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -101,7 +101,6 @@ function buildCell(row, column, r, c) {
 
 function loaded(source) {
   const image = new Image();
-  image.onload = () => (state.drawn = "");
   image.src = source;
   return image;
 }
@@ -112,7 +111,10 @@ function updateCell(cell, data) {
   if (data.e && data.e !== before.e) {
     // The estimate before stays until the new one is decoded: nothing flashes.
     const image = loaded(data.e);
-    image.decode().then(() => (cell.estimate = image), () => {});
+    image.decode().then(() => {
+      cell.estimate = image;
+      cell.drawn = "";
+    }, () => {});
   }
   if (data.sprite && !(before.sprite && before.sprite.url === data.sprite.url)) {
     const image = loaded(data.sprite.url);
@@ -130,6 +132,9 @@ function finishCell(cell, data) {
   save.href = data.file.url;
   save.download = data.file.orig_name || "clip.mp4";
   save.title = say("Download this clip");
+  const where = [cell.row.label, cell.column.label].filter(Boolean).map(inWords).join(", ");
+  save.setAttribute("aria-label", "mp4: " + where);
+  use.setAttribute("aria-label", say("use") + ": " + where);
   use.type = "button";
   use.title = say("Put this clip's settings into the form");
   use.addEventListener("click", () => trigger("pick", data.settings));
@@ -176,7 +181,7 @@ function draw() {
   if (!view) return;
   for (const row of state.cells) {
     for (const cell of row) {
-      const key = [cell.data.state, cell.sprite ? frameAt(cell.row, cell.data.count || 1) : state.at.toFixed(1), cell.estimate && cell.estimate.src.length].join();
+      const key = [cell.data.state, cell.sprite ? frameAt(cell.row, cell.data.count || 1) : state.at.toFixed(1)].join();
       if (key === cell.drawn) continue;
       if (paint(cell, cell.pen, cell.canvas.width, cell.canvas.height)) cell.drawn = key;
     }
@@ -343,7 +348,7 @@ function render() {
   showTime();
   const share = view.total ? view.done / view.total : 0;
   $(".oc-bar").firstElementChild.style.transform = "scaleX(" + (busy ? share : 0) + ")";
-  document.title = busy ? Math.round(100 * share) + " % · " + TITLE : view.phase === "done" ? say("Done") + " · " + TITLE : TITLE;
+  window.openSoraTitle?.(name, busy ? Math.round(100 * share) + " %" : view.phase === "done" ? say("Done") : "", busy);
   const note = $(".oc-note");
   note.hidden = !view.note;
   note.textContent = view.note || "";

@@ -458,8 +458,13 @@ function drawCoding(body, data) {
   show();
 }
 
+// One observer for each figure: the one of an older run is let go, and its pictures with it.
+const sizes = new Map();
 function keepSize(node, act) {
-  new ResizeObserver(act).observe(node);
+  sizes.get(node)?.disconnect();
+  const observer = new ResizeObserver(act);
+  observer.observe(node);
+  sizes.set(node, observer);
 }
 
 // --- 4: the way --------------------------------------------------------------------------------------------------

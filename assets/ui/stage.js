@@ -5,7 +5,7 @@ sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
-const name = props.name, TITLE = "Open-Sora Demo";
+const name = props.name;
 const about = () => props.about || {}; // the chosen model: {model, cell, runs}
 const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
@@ -198,11 +198,8 @@ function showTime() {
 // In the tab's title, so that one may look elsewhere meanwhile.
 function showTitle() {
   const view = state.view, share = view && view.total ? Math.round((100 * state.steps.length) / view.total) : 0;
-  document.title = running() ? share + " % · " + TITLE : view && view.phase === "done" ? say("Done") + " · " + TITLE : TITLE;
+  window.openSoraTitle?.(name, running() ? share + " %" : view && view.phase === "done" ? say("Done") : "", running());
 }
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && !running()) document.title = TITLE;
-});
 
 function showChips(pairs) {
   $(".os-chips").replaceChildren(...(pairs || []).map(([key, value]) => {
@@ -512,11 +509,12 @@ function stepFrames(frames) {
 }
 const keys = (event) => {
   if (!element.isConnected) return document.removeEventListener("keydown", keys);
+  if (event.defaultPrevented) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     press("generate", "compare");
-  } else if (event.key === "Escape" && document.body.hasAttribute("data-os-busy")) {
-    press("stop", "stop-compare");
+  } else if (event.key === "Escape" && document.body.hasAttribute("data-os-busy") && !event.target.closest?.("[role=combobox], dialog")) {
+    document.getElementById("stop")?.click(); // also from the other tabs
   } else if (frame.offsetParent && !typing(event.target) && !event.ctrlKey && !event.metaKey && !event.altKey) {
     if (event.target instanceof Element && event.target.closest("button, a, summary") && event.key === " ") return;
     const act = { " ": () => (video.paused ? video.play().catch(() => {}) : video.pause()), ArrowLeft: () => stepFrames(-1), ArrowRight: () => stepFrames(1) }[event.key];

@@ -19,4 +19,20 @@
     }
   };
   window.openSoraWords = { say, sayAll };
+
+  // The tab's title belongs to whatever runs; once that has ended it says so until somebody looks.
+  const TITLE = "Open-Sora Demo", told = new Map();
+  const show = () => {
+    const running = [...told.values()].find((text) => text.running), done = [...told.values()].find((text) => !text.running);
+    document.title = running ? running.text + " · " + TITLE : done && document.hidden ? done.text + " · " + TITLE : TITLE;
+  };
+  window.openSoraTitle = (name, text, running) => {
+    if (text) told.set(name, { text, running });
+    else told.delete(name);
+    show();
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) for (const [name, text] of told) if (!text.running) told.delete(name);
+    show();
+  });
 })();

@@ -1,19 +1,19 @@
 """Every model the demo can run, as literal data.
 
-`nano` is an entry like any other: the published classes with small numbers.
+The `nano` models are entries like any other: the published classes with small numbers.
 """
 
 from __future__ import annotations
 
 from opensora_demo.catalog.debug import DEBUG
-from opensora_demo.catalog.nano import NANO
+from opensora_demo.catalog.nano import NANO, NANO_DIT
 from opensora_demo.catalog.published import PUBLISHED
 from opensora_demo.catalog.spec import ModelSpec, RandomWeights, TextMode, WeightFiles
 from opensora_demo.errors import RequestError
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "NANO", "ModelSpec", "RandomWeights", "TextMode", "WeightFiles", "find_model"]
 
-MODELS: dict[str, ModelSpec] = {spec.id: spec for spec in (NANO, *PUBLISHED, *DEBUG)}
+MODELS: dict[str, ModelSpec] = {spec.id: spec for spec in (NANO, NANO_DIT, *PUBLISHED, *DEBUG)}
 DEFAULT_MODEL = NANO.id
 
 

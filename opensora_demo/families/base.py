@@ -45,5 +45,5 @@ class Family(Protocol):
         ...
 
     def steps(self, noise: Tensor, condition: Any, request: GenerationRequest, draw: Draw) -> Iterator[Step]:
-        """Sample from noise (rows, c, t, h, w), one Step at a time, as many rows as the request has scales."""
+        """Sample from noise (rows, c, t, h, w), one Step at a time, as many rows as the request has columns."""
         ...

@@ -22,7 +22,7 @@ from opensora_demo.families.branches import evaluate
 from opensora_demo.models.mmdit import MMDiT
 from opensora_demo.sampling.config import RectifiedFlowConfig
 from opensora_demo.sampling.given_frames import given_frames
-from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, Unguided, flow_levels
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, Unguided, flow_levels, jumps
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times, shift_v20
 from opensora_demo.sampling.step import Prediction, Step
@@ -160,6 +160,9 @@ class MMDiTFamily:
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             wanted = condition.guidance.needed(index)
             branches = tuple(self.predictions(x, t, condition, wanted, shared=index == 0 and len(x) > 1))
-            return Prediction(guided=condition.guidance.guide(branches, index, x, (1.0, -t)), branches=branches)
+            guidance = condition.guidance
+            return Prediction(
+                guided=guidance.guide(branches, index, x, (1.0, -t)), branches=branches, jumps=jumps(guidance, index)
+            )
 
         yield from sample(velocity, noise, times, order=self.sampler.order)

@@ -27,7 +27,7 @@ from opensora_demo.models.stdit3_v13 import STDiT3V13
 from opensora_demo.nn.attention import TextKeys
 from opensora_demo.sampling import iddpm, rectified_flow
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig, SamplerConfig
-from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, flow_levels
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, flow_levels, jumps
 from opensora_demo.sampling.schedule import flow_times, shift_v12, shift_v13
 from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.prompts import add_scores
@@ -236,7 +236,10 @@ class STDiTFamily:
         wanted = condition.guidance.needed(index)
         out = self.outputs(x, 1000.0 * t, condition, wanted, x_mask, shared=index == 0 and len(x) > 1)
         branches = tuple(None if o is None else -o[:, : x.shape[1]].float() for o in out)
-        return Prediction(guided=condition.guidance.guide(branches, index, x, (1.0, -t)), branches=branches)
+        guidance = condition.guidance
+        return Prediction(
+            guided=guidance.guide(branches, index, x, (1.0, -t)), branches=branches, jumps=jumps(guidance, index)
+        )
 
     def noise_and_variance(
         self,

@@ -190,6 +190,14 @@ class TextImage:
         return combine(predictions, self.weights(step))
 
 
+def jumps(guidance: Guidance, step: int) -> tuple[bool, ...]:
+    """Of each row, whether its scale is another than at the step before."""
+    if step == 0:
+        return ()
+    pairs = zip(guidance.effective(step), guidance.effective(step - 1), strict=True)
+    return tuple(now != before for now, before in pairs)
+
+
 def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     """Draw the spread of a guided prediction back to that of its conditional branch: guidance widens it, which burns
     colours. guided (share std(c) / std(guided) + 1 - share), spreads over all but the rows.

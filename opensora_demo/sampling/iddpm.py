@@ -212,6 +212,7 @@ def sample(
             start=start,
             prediction=prediction,
             to_x0=to_x0,
+            x_mask=x_mask,
         )
 
 

@@ -37,7 +37,8 @@ def sample(
 
     `order` 1 takes Euler steps. 2 takes Adams-Bashforth steps of two points, v + (v - v_before) h / (2 h_before) in
     place of v (Hairer, Norsett & Wanner, "Solving ordinary differential equations I", III.5, for uneven steps), at the
-    same one call of the network a step; the first step, and the first of a frame that starts late, is Euler's.
+    same one call of the network a step; the first step, the first of a frame that starts late and the first by another
+    guidance are Euler's.
 
     `frame_mask` (rows or 1, t) in 0..1, as 1.1 and 1.2 have it: 1 generates a frame, 0 keeps what `noise` holds
     there, a value between noises it when that time has come and goes on from there.
@@ -70,9 +71,14 @@ def sample(
             if before is not None:
                 slope = v + (v - before) * ((t_next - t) / (2 * (t - times[i - 1])))
                 slope = slope if starting is None else torch.where(starting, v, slope)
+                if any(prediction.jumps):
+                    jumps = torch.tensor(prediction.jumps, device=v.device).view(-1, 1, 1, 1, 1)
+                    slope = torch.where(jumps, v, slope)
             before = v
         x = x + (t_next - t) * slope
         if x_mask is not None:
             still = ~x_mask[:, None, :, None, None]
             x, x0 = torch.where(still, kept, x), torch.where(still, kept, x0)
-        yield Step(index=i, total=total, t=t, x=x, x0=x0, start=start, prediction=prediction, to_x0=(1.0, -t))
+        yield Step(
+            index=i, total=total, t=t, x=x, x0=x0, start=start, prediction=prediction, to_x0=(1.0, -t), x_mask=x_mask
+        )

@@ -103,18 +103,22 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def checked_settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def checked_settings(found: Mapping[str, Any], *, hidden: bool = False) -> tuple[dict[str, Any], list[str]]:
     """What this demo accepts of settings from outside (a link, a file), checked by the one schema; and a sentence for
-    each that it does not. Unknown names are passed over; of a comparison's lists the first value counts."""
+    each that it does not. Unknown names are passed over; of a comparison's lists the first value counts. `hidden`
+    models count only where they are offered."""
     named = {key: found[key] for key in (*SETTINGS, "model") if found.get(key) not in (None, "")}
     if not named:
         return {}, []
     ignored: list[str] = []
+    spec = find_model(None)
+    model = named.pop("model", None)
     try:
-        spec = find_model(named.pop("model", None))
+        if (spec := find_model(model)).hidden and not hidden:
+            raise RequestError("model", f"{spec.id} is not offered here")
     except RequestError as error:
         ignored.append(str(error))
-        spec = find_model(None)
+        spec, model = find_model(None), None
     raw = {key: value[0] if isinstance(value, list) and value else value for key, value in named.items()}
     if found.get("reference") in (True, "true", "True", "1"):
         ignored.append("the given frame, which is not among the settings")
@@ -129,9 +133,9 @@ def checked_settings(found: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
             if raw.pop(error.field, None) is None:  # nothing of theirs: the rest cannot be used
                 return {}, ignored
     settings = LEFT_OUT | request.settings()
-    kept = {key: settings[key] for key in raw if key in settings} | {"model": spec.id}
-    if not typed:
-        kept.pop("prompt", None)
+    kept = {key: settings[key] for key in raw if key in settings and (typed or key != "prompt")}
+    if model is not None:
+        kept["model"] = spec.id
     return kept | {"seed": kept.get("seed")}, ignored
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from threading import Event as Flag
@@ -32,7 +31,6 @@ class Explaining:
     def __init__(self, handlers: Handlers, *, watch: Watch = explain) -> None:
         self.handlers = handlers
         self._watch = watch
-        self._numbers = itertools.count(1)
 
     def page_explain(self, request: gr.Request, prompt: Any, seed: Any, model: Any) -> Iterator[View]:
         """Values of the figures for the form's prompt, or an example where there is none."""
@@ -44,7 +42,7 @@ class Explaining:
             spec, asked = self.handlers.parse({"prompt": text, "seed": chosen}, (None, None), model)
 
         def work(job: Job) -> None:
-            view = ExplainView(next(self._numbers), asked, spec)
+            view = ExplainView(next(self.handlers.numbers), asked, spec)
 
             def run(begin: float) -> None:
                 events = stream(self.handlers.bundles, self._watch, asked, job.cancel)
@@ -57,7 +55,9 @@ class Explaining:
 
             self.handlers.attend(job, lambda phase, text, seconds: view.end(phase, text), run)
 
-        yield from self.handlers.follow(self.handlers.jobs.start(request.session_hash, work))
+        with sentences():
+            job = self.handlers.jobs.start(request.session_hash, work, keep=False)
+        yield from self.handlers.follow(job)
 
     def page_glance(self, request: gr.Request, prompt: Any, seed: Any, model: Any) -> Iterator[View]:
         """The tab was opened for the first time: a run by itself, if it takes seconds; an embedded model's does."""

@@ -7,7 +7,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-KEEP = 50
+KEEP = 150  # clips; a comparison has up to 25
 
 
 def _modified(file: Path) -> float:
@@ -18,7 +18,7 @@ def _modified(file: Path) -> float:
 
 
 class OutputFolder:
-    """Hands out file names and keeps the newest `keep` files; the folder goes when the process ends normally."""
+    """Hands out file names and keeps the newest `keep` clips; the folder goes when the process ends normally."""
 
     def __init__(self, keep: int = KEEP) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="opensora-demo-", ignore_cleanup_errors=True)
@@ -36,10 +36,14 @@ class OutputFolder:
         return self.path / f"{model_id}-{words}-{seed}-{secrets.token_hex(3)}.mp4"
 
     def sweep(self) -> None:
-        """Delete all but the newest files; names end in random letters, so only times decide."""
-        files = sorted(self.path.glob("*.mp4"), key=_modified, reverse=True)
-        for old in files[self._keep - 1 :]:
-            old.unlink(missing_ok=True)
+        """Delete all but the newest clips and pictures, each with what belongs to it under the same name; names end in
+        random letters, so only times decide."""
+        newest: dict[str, float] = {}
+        for file in self.path.iterdir():
+            newest[file.stem] = max(newest.get(file.stem, 0.0), _modified(file))
+        for stem in sorted(newest, key=newest.__getitem__, reverse=True)[self._keep - 1 :]:
+            for old in self.path.glob(f"{stem}.*"):
+                old.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._folder.cleanup()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache, partial
+from html import escape
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any
@@ -25,7 +26,7 @@ from opensora_demo.grid import compose_grid
 from opensora_demo.media import MIN_FILE_PX, read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.training.asked import mark_clips
-from opensora_demo.training.reader import Reader, load_reader
+from opensora_demo.training.reader import MIN_FRAMES, Reader, load_reader
 from opensora_demo.types import Clip, Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
 from opensora_demo.ui.compare import CompareView, Made, fit_to_model, parse_rows
 from opensora_demo.ui.controls import (
@@ -69,7 +70,7 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except DemoError as error:
-        raise gr.Error(str(error), title="Not run", print_exception=False) from error
+        raise gr.Error(escape(str(error), quote=False), title="Not run", print_exception=False) from error
     except gr.Error:
         raise
     except Exception as error:
@@ -87,13 +88,15 @@ class Handlers:
         generate: Generate = run_pipeline,
         files: OutputFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
+        debug_models: bool = False,
     ) -> None:
+        self.debug_models = debug_models  # offered
         self.bundles = bundles
         self.files = files or OutputFolder()
         self.jobs = Jobs()
         self.clock = clock
         self._generate = generate
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(time.time_ns() // 1_000_000)  # also after a restart, later runs are larger
 
     # --- requests
 
@@ -176,6 +179,10 @@ class Handlers:
         except DemoError as error:
             job.failure = str(error)
             job.publish(end("failed", job.failure, self.clock() - begin))
+        except OSError:
+            log.exception("a file could not be written")
+            job.failure = "the file could not be written; the server's disk may be full"
+            job.publish(end("failed", job.failure, self.clock() - begin))
         except Exception:
             log.exception("a run failed")
             job.failure = SORRY
@@ -185,7 +192,7 @@ class Handlers:
         """Begin one run; its job publishes values of the stage and the scope."""
 
         def work(job: Job) -> None:
-            number = next(self._numbers)
+            number = next(self.numbers)
             view, scope = RunView(number, job.id, request, spec), ScopeView(number, request)
 
             def run(begin: float) -> None:
@@ -218,7 +225,7 @@ class Handlers:
         """Begin a comparison, row after row; its job publishes values of the comparison."""
 
         def work(job: Job) -> None:
-            view = CompareView(next(self._numbers), job.id, axis, labels, requests, specs, self._finish_clip)
+            view = CompareView(next(self.numbers), job.id, axis, labels, requests, specs, self._finish_clip)
 
             def run(begin: float) -> None:
                 for row, request in enumerate(requests):
@@ -231,7 +238,7 @@ class Handlers:
                 file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
                 clips = [[clip.frames for clip in of_row] for of_row in view.clips]
                 frames, fps = compose_grid(clips, requests[0].labels, labels, [r.fps for r in requests])
-                settings = {"prompt": requests[0].prompt, "rows": [r.settings() for r in requests]}
+                settings = requests[0].settings() | {"rows": [r.settings() for r in requests]}
                 write_mp4(file, frames, fps, settings, min_px=1)
                 job.publish(view.finish(file, self.clock() - begin))
 
@@ -246,15 +253,18 @@ class Handlers:
         sprite = file.with_suffix(".jpg")
         across, size_px = write_sprite(sprite, clip.frames)
         marks = None
-        if knows_words(request.model_id) and len(clip.frames) > 1:
-            (marks,) = mark_clips(reader(), request.prompt, [clip.frames])
+        if knows_words(request.model_id) and len(clip.frames) >= MIN_FRAMES:
+            try:
+                (marks,) = mark_clips(reader(), request.prompt, [clip.frames])
+            except DemoError as error:  # its file is not here: the clips are worth showing all the same
+                log.error("%s", error)
         return Made(file, sprite, across, size_px, marks)
 
     def follow(self, job: Job) -> Iterator[Value]:
         """What a job publishes, to its end; its failure is raised as the sentence the page shows."""
         yield from job.watch(UPDATE_S)
         if job.failure:
-            raise gr.Error(job.failure, title="Not finished", print_exception=False)
+            raise gr.Error(escape(job.failure, quote=False), title="Not finished", print_exception=False)
 
     # --- the page
 
@@ -262,7 +272,9 @@ class Handlers:
         """Values of stage and scope from click to clip. A bad request raises before the first, so nothing changes."""
         with sentences():
             spec, asked = self.parse_form(dict(zip(FORM, values, strict=True)))
-        yield from self.follow(self.start(spec, asked, request.session_hash))
+        with sentences():
+            job = self.start(spec, asked, request.session_hash)
+        yield from self.follow(job)
 
     def page_vary(
         self, request: gr.Request, event: gr.EventData, reference: Any, last_frame: Any
@@ -279,14 +291,17 @@ class Handlers:
         }
         with sentences():
             spec, asked = self.parse_form(form)
-        yield from self.follow(self.start(spec, asked, request.session_hash))
+        with sentences():
+            job = self.start(spec, asked, request.session_hash)
+        yield from self.follow(job)
 
     def page_compare(self, request: gr.Request, *values: Any) -> Iterator[View]:
         """Values of the comparison, from the click to the last clip."""
         form = dict(zip(COMPARE_FORM, values, strict=True))
         with sentences():
             labels, specs, requests = self.parse_comparison(form)
-        yield from self.follow(self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash))
+            job = self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash)
+        yield from self.follow(job)
 
     def page_plan(self, request: gr.Request, *values: Any) -> str:
         """What a comparison would run, in a sentence; what is wrong with it in another."""
@@ -306,18 +321,22 @@ class Handlers:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
         if it is going on."""
         jobs = self.jobs.adopt(known_ids(event._data), request.session_hash)
-        shown = [job for job in jobs if job.value is not None]
+        shown = [job for job in jobs if isinstance(job.value, tuple)]
         if not shown:
             return
-        newest, *others = shown
-        history = [job.value[0] for job in others if job.over and job.value[0]["phase"] == "done"]
+        newest = next((job for job in shown if not job.over), shown[0])
+        stages = [job.value[0] for job in shown if job is not newest and job.over]
+        history = [stage for stage in stages if stage["clip"] is not None and here(stage["clip"]["file"])]
         for stage, scope in newest.watch(UPDATE_S):
-            yield {**stage, "history": history}, scope
+            lost = stage["clip"] is not None and not here(stage["clip"]["file"])
+            yield {**stage, "history": history, **({"clip": None} if lost else {})}, scope or gr.skip()
 
     def page_restore_comparison(self, request: gr.Request, event: gr.EventData) -> Iterator[View]:
         """The same for the newest comparison."""
         for job in self.jobs.adopt(known_ids(event._data), request.session_hash)[:1]:
-            yield from job.watch(UPDATE_S)
+            for value in job.watch(UPDATE_S):
+                if "cells" in value:
+                    yield {**value, "cells": [[still_here(cell) for cell in row] for row in value["cells"]]}
 
     def page_model(self, model: Any) -> list[Any]:
         """A model was chosen: the updates of `FOLLOWS`."""
@@ -351,18 +370,19 @@ class Handlers:
         return self._take(found, "this file")
 
     def _take(self, found: Mapping[str, Any], source: str) -> list[Any]:
-        settings, ignored = checked_settings(found)
+        settings, ignored = checked_settings(found, hidden=self.debug_models)
         if ignored:
-            gr.Warning(f"Ignored in {source}: {'; '.join(ignored)}.", title="Not everything fits")
+            told = escape("; ".join(ignored), quote=False)  # Gradio draws it as HTML
+            gr.Warning(f"Ignored in {source}: {told}.", title="Not everything fits")
         updates = pick_updates(settings) if settings else dict.fromkeys(PICKED, gr.skip())
         return [translated(updates[name]) for name in PICKED]
 
     def page_crop(self, picture: Any, model: Any) -> Any:
         """A given frame as the model will see it: scaled, cropped, and no finer."""
-        if not isinstance(picture, str):
-            return gr.update(value=None, visible=False)
         with sentences():
             limits = find_model(model).limits
+            if not isinstance(picture, str) or not limits.reference:
+                return gr.update(value=None, visible=False)
             (frames, _) = read_pictures((picture, None), limits)
         assert frames is not None
         file = self.files.new_file("frame", "given", 0).with_suffix(".png")
@@ -381,6 +401,15 @@ class Handlers:
 def reader() -> Reader:
     """The network that says what a clip shows; a few milliseconds to load, so only when it is needed."""
     return load_reader()
+
+
+def here(file: Mapping[str, Any]) -> bool:
+    """Whether a file that was handed to a page has not been swept away since."""
+    return Path(file["path"]).is_file()
+
+
+def still_here(cell: dict[str, Any]) -> dict[str, Any]:
+    return cell if "file" not in cell or here(cell["file"]) else {"state": "missing"}
 
 
 def known_ids(data: Any) -> list[str]:

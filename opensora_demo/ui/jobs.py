@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from threading import Event as Flag
 from typing import Any
 
+from opensora_demo.errors import RequestError
+
 GRACE_S = 30.0  # how long a run goes on that nobody watches
 CROWDED_S = 5.0  # the same while somebody else waits for the device
-KEEP = 60  # jobs that have ended and can still be asked for
+KEEP = 40  # jobs that have ended and can still be asked for
+MAX_GOING, MAX_GOING_EACH = 40, 4  # runs at once, of all and of one session
 KEEP_S = 2 * 3600.0
 
 Value = Any
@@ -25,10 +28,13 @@ class Job:
     """One run: its newest value, and a flag that asks it to stop. Thread-safe."""
 
     def __init__(
-        self, session: str | None, clock: Callable[[], float] = time.monotonic, crowded: Callable[[], bool] = bool
+        self,
+        session: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        crowded: Callable[[Job], bool] = lambda job: False,
     ) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.session = session
+        self.sessions = {session} - {None}
         self.cancel = Flag()
         self.failure = ""  # a sentence, once it has failed
         self.waiting = False  # for the device
@@ -57,7 +63,7 @@ class Job:
             self._version += 1
             self._news.notify_all()
             alone_s = 0.0 if self._watchers else self._clock() - self._left_at
-        if alone_s > (CROWDED_S if self._crowded() else GRACE_S):
+        if alone_s > (CROWDED_S if self._crowded(self) else GRACE_S):
             self.cancel.set()
 
     def end(self) -> None:
@@ -65,6 +71,12 @@ class Job:
             self._over = True
             self._left_at = self._clock()
             self._news.notify_all()
+
+    def thin_out(self) -> None:
+        """Forget the second part of a value of two, which only the newest run of a visit is asked for."""
+        with self._news:
+            if self._over and isinstance(self._value, tuple):
+                self._value = (self._value[0], None)
 
     def expired(self) -> bool:
         return self._over and self._clock() - self._left_at > KEEP_S
@@ -101,41 +113,58 @@ class Jobs:
         self._jobs: dict[str, Job] = {}  # oldest first
         self._clock = clock
 
-    def start(self, session: str | None, work: Callable[[Job], None]) -> Job:
-        """Begin `work` in its own thread. It publishes on the job it is given, and must not raise."""
-        job = Job(session, self._clock, self._somebody_waits)
+    def start(self, session: str | None, work: Callable[[Job], None], *, keep: bool = True) -> Job:
+        """Begin `work` in its own thread. It publishes on the job it is given, and must not raise. Without `keep` the
+        job is forgotten as soon as it has ended.
+
+        Raises RequestError where too many runs are going on.
+        """
+        job = Job(session, self._clock, self._somebody_else_waits)
         with self._guard:
+            self._forget()
+            going = [old for old in self._jobs.values() if not old.over]
+            if len(going) >= MAX_GOING or sum(session in old.sessions for old in going) >= MAX_GOING_EACH:
+                raise RequestError("run", "too many runs are going on; wait until one of them has ended")
+            for old in self._jobs.values():
+                if session in old.sessions:
+                    old.thin_out()
             self._jobs[job.id] = job
-            ended = [key for key, old in self._jobs.items() if old.over]
-            surplus = ended[: max(len(ended) - KEEP, 0)]
-            for key in {*surplus, *(key for key in ended if self._jobs[key].expired())}:
-                del self._jobs[key]
 
         def run() -> None:
             try:
                 work(job)
             finally:
                 job.end()
+                if not keep:
+                    with self._guard:
+                        self._jobs.pop(job.id, None)
 
         threading.Thread(target=run, name=f"run-{job.id[:4]}", daemon=True).start()
         return job
 
-    def _somebody_waits(self) -> bool:
+    def _forget(self) -> None:
+        ended = [key for key, old in self._jobs.items() if old.over]
+        surplus = ended[: max(len(ended) - KEEP, 0)]
+        for key in {*surplus, *(key for key in ended if self._jobs[key].expired())}:
+            del self._jobs[key]
+
+    def _somebody_else_waits(self, than: Job) -> bool:
         with self._guard:
-            return any(job.waiting and not job.over for job in self._jobs.values())
+            return any(job.waiting and not job.over for job in self._jobs.values() if job is not than)
 
     def adopt(self, ids: list[str], session: str | None) -> list[Job]:
-        """The jobs of these ids that are still known, in the order of `ids`; from now on they are this session's."""
+        """The jobs of these ids that are still known, in the order of `ids`; now they are this session's too."""
         with self._guard:
+            self._forget()
             found = [self._jobs[key] for key in ids if key in self._jobs]
             for job in found:
-                job.session = session
+                job.sessions |= {session} - {None}
         return found
 
     def stop(self, session: str | None) -> int:
         """Ask every run of a session to stop; how many there were."""
         with self._guard:
-            going = [job for job in self._jobs.values() if session and job.session == session and not job.over]
+            going = [job for job in self._jobs.values() if session and session in job.sessions and not job.over]
         for job in going:
             job.cancel.set()
         return len(going)

@@ -77,7 +77,6 @@ class RunView:
     """Folds the events of one run into the value of the stage."""
 
     def __init__(self, run: int, job: str, request: GenerationRequest, spec: ModelSpec) -> None:
-        compare = len(request.columns) > 1
         self._denoise_s = 0.0
         self._steps: list[View] = []
         self._model = spec.id
@@ -94,7 +93,6 @@ class RunView:
             "frames": request.shape.frames,
             "latent": 1,
             "cell": cell_px(request.shape.height_px, request.shape.width_px),
-            "labels": list(request.labels) if compare else [],
             "chips": chips(request.settings()),
             "steps": self._steps,
             "clip": None,
@@ -145,7 +143,7 @@ class RunView:
             {
                 "i": done,
                 "t": round(event.t, 3),
-                "p": [jpeg_strip(p, PREVIEW_PX) for p in event.previews],
+                "p": [jpeg_strip(event.previews[0], PREVIEW_PX)],
             }
         )
         self._view["latent"] = int(event.previews[0].shape[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from opensora_demo.catalog import NANO
+from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
 from opensora_demo.types import Rule
 
 CHIPS: dict[str, tuple[str, ...]] = {
@@ -73,9 +73,12 @@ RULE_NOTES: dict[Rule, tuple[str, str, str]] = {
 }
 
 
+TOY_MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id)
+
+
 def knows_words(model_id: str) -> bool:
     """Whether chips, sentences made of them and `SUMMARY` are about this model."""
-    return model_id == NANO.id
+    return model_id in TOY_MODELS
 
 
 def compose(choice: Mapping[str, object]) -> str:

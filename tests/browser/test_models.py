@@ -94,7 +94,7 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
     page.wait_for_selector("#grid .oc")
     page.fill("#scales textarea, #scales input", "1, 4")
     page.locator("#rules").get_by_text("APG").click()
-    page.get_by_text("Not yet: rule: apg is for text alone with this model").wait_for()
+    page.get_by_text("Not yet: rule: apg is for text alone").wait_for()
     page.locator("#rules").get_by_text("APG").click()
     page.wait_for_function("() => document.querySelector('#plan').textContent.trim().startsWith('2 clips')")
     page.click("#compare")

@@ -21,6 +21,7 @@ from opensora_demo.ui.explaining import Explaining
 from opensora_demo.ui.handlers import SORRY, Handlers
 
 VISITOR: Any = SimpleNamespace(session_hash="a")
+DISK = "the file could not be written; the server's disk may be full"
 HOSTILE = "a ball ${alert(1)} <img src=x onerror=alert(1)>"
 
 
@@ -100,7 +101,14 @@ class Watched:
             self.closed = True
 
 
-@pytest.mark.parametrize(("error", "text"), [(NumericsError("not finite"), "not finite"), (OSError("disk"), SORRY)])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (NumericsError("not finite"), "not finite"),
+        (ZeroDivisionError("x"), SORRY),
+        (OSError(28, "no space left"), DISK),
+    ],
+)
 def test_errors_reach_the_page(handlers: Handlers, error: Exception, text: str) -> None:
     values = Explaining(handlers, watch=Watched(error)).page_explain(VISITOR, "a ball", "", "nano")
     seen = []

@@ -17,6 +17,7 @@ from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
 from opensora_demo.ui.controls import PICKED
 from opensora_demo.ui.handlers import COMPARE_FORM, FORM, SORRY, Handlers
+from opensora_demo.ui.jobs import MAX_GOING_EACH
 
 GOOD: dict[str, Any] = {
     "prompt": "a red ball",
@@ -206,7 +207,6 @@ def test_a_page_loaded_anew_finds_its_run_and_what_came_before(handlers: Handler
     value, _ = next(again)
     assert value["run"] == shown["run"]
     assert [old["prompt"] for old in value["history"]] == ["a blue star"]
-    assert handlers.jobs.stop("old page") == 0  # it is the new page's now
     pipeline.gate.release(100)
     assert list(again)[-1][0]["phase"] == "done"
     ((value, scope),) = handlers.page_restore(visitor("third"), gr.EventData(None, {"jobs": [shown["job"]]}))
@@ -382,6 +382,31 @@ def test_a_stopped_comparison_keeps_what_it_has(handlers: Handlers, pipeline: An
     ]
 
 
+def test_short_clips_are_compared_without_marks(handlers: Handlers) -> None:
+    last = comparison(handlers, frames=5)[-1]
+    assert last["phase"] == "done"
+    assert [cell["marks"] for cell in last["cells"][0]] == [None, None]
+
+
+def test_a_table_restores_the_settings_of_its_first_row(handlers: Handlers) -> None:
+    grid = comparison(handlers, axis="steps", rows="6, 9")[-1]["grid"]["path"]
+    found = dict(zip(PICKED, handlers.page_open(grid), strict=True))
+    assert (found["steps"]["value"], found["seed"]["value"], found["model"]["value"]) == (6, "3", "nano")
+
+
+def test_too_many_runs_of_one_visitor_are_refused(handlers: Handlers, pipeline: Any) -> None:
+    pipeline.gate = threading.Semaphore(0)
+    going = [click(handlers) for _ in range(MAX_GOING_EACH)]
+    for values in going:
+        next(values)
+    with pytest.raises(gr.Error, match="too many runs are going on"):
+        next(click(handlers))
+    assert next(click(handlers, "b"))  # others are served
+    pipeline.gate = None
+    handlers.jobs.stop("a")
+    handlers.jobs.stop("b")
+
+
 # --- settings from outside
 
 
@@ -394,11 +419,16 @@ def test_a_link_fills_the_form_and_says_what_it_ignored(handlers: Handlers, monk
     assert found["prompt"]["value"] == "a red ball"
     assert found["seed"]["value"] == "7"
     assert found["guidance"]["value"] == 2.5
-    assert found["steps"]["value"] == 16  # the default, not what was out of range
+    assert found["steps"] == found["model"] == gr.skip()  # what was out of range changes nothing
     assert len(told) == 1
     assert "steps: must lie between 1 and 100" in told[0]
     assert "fps: must be a whole number" in told[0]
     assert "evil" not in told[0]
+    hostile = {"model": "<a href=//x>y</a>", "prompt": "a ball"}
+    handlers.page_link(SimpleNamespace(session_hash="a", query_params=hostile, headers={}))  # type: ignore[arg-type]
+    assert "<" not in told[1]
+    handlers.page_link(SimpleNamespace(session_hash="a", query_params={"model": "debug-1.0"}, headers={}))  # type: ignore[arg-type]
+    assert "debug-1.0 is not offered here" in told[2]
     assert all(update == gr.skip() for update in handlers.page_link(visitor()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -58,3 +59,17 @@ def test_unknown_sentence() -> None:
     assert unknown_sentence("debug-2.0", ("dragon",)) == "debug-2.0 does not know: dragon."  # no toy worlds
     assert "3 words" in unknown_sentence("nano", (), 3)
     assert "and more" in unknown_sentence("nano", [f"w{i}" for i in range(20)])
+
+
+def test_what_belongs_to_a_clip_goes_with_it() -> None:
+    folder = OutputFolder(keep=3)
+    made = [folder.new_file("nano", f"clip {i}", i) for i in range(5)]
+    for i, file in enumerate(made):
+        for suffix in (".mp4", ".jpg"):
+            file.with_suffix(suffix).write_bytes(b"x")
+            os.utime(file.with_suffix(suffix), (1000 + i, 1000 + i))
+    folder.sweep()
+    assert sorted(p.name for p in folder.path.iterdir()) == sorted(
+        f.with_suffix(suffix).name for f in made[-2:] for suffix in (".mp4", ".jpg")
+    )
+    folder.close()

@@ -38,7 +38,7 @@ def test_a_model_is_loaded_once_however_many_ask(nano: ModelBundle, monkeypatch:
     for thread in threads:
         thread.join()
     assert loads == ["nano"]
-    assert all(b is nano for b in found)
+    assert all(b.family is nano.family and b.lock is found[0].lock for b in found)
 
 
 def test_an_unknown_model_is_refused_and_the_loaded_one_stays(
@@ -47,10 +47,10 @@ def test_an_unknown_model_is_refused_and_the_loaded_one_stays(
     loads: list[object] = []
     monkeypatch.setattr(module, "build_bundle", lambda spec: loads.append(spec) or nano)
     bundles = Bundles()
-    bundles.get("nano")
+    first = bundles.get("nano")
     with pytest.raises(RequestError, match="model: must be one of"):
         bundles.get("other")
-    assert bundles.get("nano") is nano
+    assert bundles.get("nano") is first
     assert len(loads) == 1
 
 
@@ -101,3 +101,10 @@ def test_weights_in_a_folder_of_their_own_load_strictly(
     assert "vae.safetensors" in why_not(spec)
     with pytest.raises(WeightsError, match=r"vae\.safetensors"):
         build_bundle(spec, torch.device("cpu"))
+
+
+def test_runs_of_different_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles = Bundles()
+    first, second = bundles.get("debug-1.0"), bundles.get("debug-1.2")
+    assert first is not second
+    assert first.lock is second.lock

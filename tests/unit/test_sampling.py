@@ -18,6 +18,7 @@ from opensora_demo.sampling.guidance import (
     cfg_zero,
     combine,
     flow_levels,
+    jumps,
     needed,
     oscillate,
     rescaled,
@@ -55,6 +56,20 @@ def test_the_second_order_converges_twice_as_fast(ratio: float) -> None:
     assert error(40, 1) / error(80, 1) == pytest.approx(2, rel=0.1)
     assert error(40, 2) / error(80, 2) == pytest.approx(4, rel=0.2)
     assert error(16, 2) < error(30, 1)
+
+
+def test_a_step_by_another_guidance_is_eulers() -> None:
+    """A line through velocities of two guidances is neither's."""
+    drift = [1.0, 5.0, 2.0, 7.0]
+
+    def velocity(x: Tensor, t: float, index: int, mask: Tensor | None) -> Prediction:
+        return Prediction(guided=torch.full_like(x, drift[index]), jumps=(index == 2, False) if index else ())
+
+    done = list(sample(velocity, torch.zeros(2, 1, 1, 1, 1), flow_times(4), order=2))
+    moved = (done[2].x - done[1].x).flatten().tolist()
+    assert moved == pytest.approx([-0.25 * drift[2], -0.25 * (1.5 * drift[2] - 0.5 * drift[1])])
+    rule = ClassifierFree((4.0, 4.0), ("plain", "oscillating"))
+    assert [jumps(rule, i) for i in (0, 5, 11, 12)] == [(), (False, False), (False, True), (False, True)]
 
 
 def test_a_frame_that_starts_late_starts_with_eulers_step() -> None:
