@@ -95,8 +95,8 @@ NANO_DIT = ModelSpec(
     id="nano-dit",
     title="nano · DiT (1.0)",
     summary="The DiT of Open-Sora 1.0 with small numbers: the whole prompt as one vector, adaLN-Zero, full attention, "
-    "diffusion with learned variance. On the same toy worlds and with the VAE of nano, less sure of shapes and motions. "
-    "Plays at 8 FPS as trained.",
+    "diffusion with learned variance. On the same toy worlds and with the VAE of nano, less sure of shapes and "
+    "motions. Plays at 8 FPS as trained.",
     network=DiTConfig(input_size=(5, 8, 8), in_channels=16, width=256, depth=6, heads=4, text_channels=192),
     codec=CODEC,
     clip=CLIP,
