@@ -17,7 +17,7 @@ def violations(page: Any) -> list[str]:
 
     found = Axe().run(page).response["violations"]
     return [
-        f"{violation['id']}: {node['html'][:200]}"
+        f"{violation['id']}: {node['html'][:120]} {node['any'][0]['message'] if node['any'] else ''}"
         for violation in found
         if violation["impact"] in ("serious", "critical")
         for node in violation["nodes"]
