@@ -84,12 +84,14 @@ def parse_whole_numbers(text: str) -> list[int]:
     return numbers
 
 
-def fit_to_model(raw: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
-    """The form's settings as another model takes them: what it does not accept becomes its own default."""
+def fit_to_model(raw: Mapping[str, Any], own: ModelSpec, spec: ModelSpec) -> dict[str, Any]:
+    """The form's settings as another model takes them: what is the default of the form's `own` model, or is not
+    accepted, becomes the other's default."""
     limits, fitted = spec.limits, dict(raw)
-    for name, span in (("fps", limits.fps), ("steps", limits.steps)):
+    spans = (("fps", own.limits.fps, limits.fps), ("steps", own.limits.steps, limits.steps))
+    for name, of_form, span in spans:
         value = fitted.get(name)
-        if not isinstance(value, int | float) or not span.low <= value <= span.high:
+        if not isinstance(value, int | float) or value == of_form.default or not span.low <= value <= span.high:
             fitted[name] = None
     if fitted.get("frames") not in limits.frames:
         fitted["frames"] = None

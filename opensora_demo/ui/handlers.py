@@ -144,7 +144,9 @@ class Handlers:
         for label, changes in parse_rows(axis, str(form["rows"] or "")[:MAX_TYPED], first.seed):
             of_row = dict(form) | changes
             if "model" in changes:
-                of_row = dict(form) | fit_to_model(form, find_model(changes["model"])) | changes
+                of_row = (
+                    dict(form) | fit_to_model(form, find_model(form["model"]), find_model(changes["model"])) | changes
+                )
             spec, request = self.parse_form(of_row, **columns, seed=changes.get("seed", first.seed))
             labels.append(label)
             specs.append(spec)

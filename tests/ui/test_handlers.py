@@ -382,6 +382,15 @@ def test_a_stopped_comparison_keeps_what_it_has(handlers: Handlers, pipeline: An
     ]
 
 
+def test_models_are_compared_at_their_own_defaults(handlers: Handlers) -> None:
+    """What was set by hand is kept, where the model takes it."""
+    rows = {"axis": "model", "rows": "nano; nano-dit"}
+    cells = comparison(handlers, **rows, steps=16)[-1]["cells"]
+    assert [row[0]["settings"]["steps"] for row in cells] == [16, 50]
+    cells = comparison(handlers, **rows, steps=12)[-1]["cells"]
+    assert [row[0]["settings"]["steps"] for row in cells] == [12, 12]
+
+
 def test_short_clips_are_compared_without_marks(handlers: Handlers) -> None:
     last = comparison(handlers, frames=5)[-1]
     assert last["phase"] == "done"
