@@ -61,6 +61,13 @@ const CHARTS = [
   },
 ];
 
+for (const quantity of QUANTITIES) for (const key of ["name", "about", "hint"]) quantity[key] = say(quantity[key]);
+for (const chart of CHARTS) {
+  chart.title = say(chart.title);
+  chart.note = say(chart.note);
+  for (const line of chart.lines) line[0] = say(line[0]);
+}
+
 // The part of a step's image that shows a quantity at a latent frame; null where there is none, undefined while the
 // browser still decodes it.
 function part(entry, quantity, frame, channel) {
@@ -185,8 +192,8 @@ function showFigures(entry) {
     const chosen = figure.key === state.quantity, cut = part(entry, figure.key, state.at.frame, state.channel);
     figure.node.setAttribute("aria-checked", String(chosen));
     figure.node.tabIndex = chosen ? 0 : -1;
-    if (figure.key === "d") figure.small.textContent = known(entry.peak) ? "peak " + entry.peak.toFixed(3) : "of the branches";
-    if (figure.key === "k") figure.title.textContent = "channel " + (state.channel + 1);
+    if (figure.key === "d") figure.small.textContent = say(known(entry.peak) ? "peak " + entry.peak.toFixed(3) : "of the branches");
+    if (figure.key === "k") figure.title.textContent = say("channel " + (state.channel + 1));
     figure.missing.textContent = cut === null ? absent(figure.key, entry) : "";
     const w = figure.canvas.parentNode.clientWidth, h = figure.canvas.parentNode.clientHeight;
     if (cut === undefined || !w) continue;
@@ -217,7 +224,7 @@ function showChannels(entry) {
   sheet.style.height = height + "px";
   place(sheet.lastElementChild, (state.channel % columns) * w, Math.floor(state.channel / columns) * h, w, h);
   const text = "channel " + (state.channel + 1) + " of " + count;
-  $(".os-scope-title").textContent = "Channels of guided x0, " + text + " chosen";
+  $(".os-scope-title").textContent = say("Channels of guided x0, " + text + " chosen");
   sheet.setAttribute("aria-valuemax", String(count));
   sheet.setAttribute("aria-valuenow", String(state.channel + 1));
   sheet.setAttribute("aria-valuetext", text);
@@ -332,7 +339,7 @@ function update() {
     place(grid.lastElementChild, frame * w, step * h, w, h);
     const where = "step " + entry.i + " of " + view.total + (view.latent > 1 ? ", latent frame " + (frame + 1) + " of " + view.latent : "");
     const numbers = "noise " + Math.round(entry.t * 100) + " %, guidance " + fixed(2)(entry.g).replace(/\.?0+$/, "");
-    $(".os-scope-at").textContent = where + "  ·  " + numbers;
+    $(".os-scope-at").textContent = say(where) + "  ·  " + say(numbers);
     grid.setAttribute("aria-valuemax", String(view.total));
     grid.setAttribute("aria-valuenow", String(entry.i));
     grid.setAttribute("aria-valuetext", where + ", " + numbers);
@@ -388,7 +395,7 @@ grid.addEventListener("keydown", (event) => {
 function stop() {
   state.since = null;
   play.setAttribute("aria-pressed", "false");
-  play.textContent = "Play";
+  play.textContent = say("Play");
   state.pin.frame = state.at.frame;
 }
 
@@ -407,7 +414,7 @@ play.addEventListener("click", () => {
   if (state.since !== null) return stop();
   state.since = performance.now();
   play.setAttribute("aria-pressed", "true");
-  play.textContent = "Pause";
+  play.textContent = say("Pause");
   requestAnimationFrame(tick);
 });
 

@@ -14,8 +14,8 @@
       const text = nodes.currentNode.data.trim();
       if (text) nodes.currentNode.data = nodes.currentNode.data.replace(text, () => say(text));
     }
-    for (const node of element.querySelectorAll("[aria-label], [title]")) {
-      for (const name of ["aria-label", "title"]) if (node.hasAttribute(name)) node.setAttribute(name, say(node.getAttribute(name)));
+    for (const node of element.querySelectorAll("[aria-label], [title], [data-empty]")) {
+      for (const name of ["aria-label", "title", "data-empty"]) if (node.hasAttribute(name)) node.setAttribute(name, say(node.getAttribute(name)));
     }
   };
   window.openSoraWords = { say, sayAll };
