@@ -611,7 +611,7 @@ function receive() {
   $(".ox-stop").disabled = !busy;
   root.setAttribute("aria-busy", String(busy));
   $(".ox-bar i").style.transform = "scaleX(" + (idle ? 0 : view.share) + ")";
-  $(".ox-text").textContent = idle ? "" : view.text;
+  $(".ox-text").textContent = idle ? "" : say(view.text);
   $(".ox-about").textContent = idle ? "The prompt comes from the first tab." : "\u201c" + view.prompt + "\u201d, " + view.model + ", seed " + view.seed;
   if (idle) return;
   for (const name of FIGURES) {
