@@ -1,25 +1,17 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the comparison appears.
 // Text that a person wrote is only ever set with textContent. Everything here draws what Python said in props.value:
 // rows of runs, columns of guidance, every clip as one picture of all its frames. One clock moves them all.
-const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+const { say, sayAll, make, vector, seconds, title } = window.openSora;
 sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".oc"), table = $(".oc-table"), seek = $(".oc-seek"), name = "grid";
 const about = () => props.about || {};
-const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 const MARKS = ["colour", "shape", "motion", "background"], WORD = { background: "place" };
 const memory = ((window.openSoraDemo ||= {})[name] ||= { lastRun: 0, asked: false, value: null });
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const state = { view: null, cells: [], chosen: [], mode: "wipe", wipe: 0.5, at: 0, speed: 1, playing: !calm.matches, loop: true, before: 0, ticking: false, arrived: 0 };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-const running = () => Boolean(state.view && RUNNING.includes(state.view.phase));
-const seconds = (s) => say(s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
+const running = () => window.openSora.running(state.view);
 
 // --- time: one clock for every clip ---------------------------------------------------------------------------------
 
@@ -276,37 +268,30 @@ function drawPair() {
 
 // --- the chart over the columns -------------------------------------------------------------------------------------------
 
-const SVG = "http://www.w3.org/2000/svg";
-const shape = (tag, attributes, text) => {
-  const node = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 // One small plot: values (or null) over the columns, a line for each rule.
 function plot(title, values, format, high) {
   const view = state.view, W = 320, H = 128, left = 8, right = 8, top = 20, bottom = 22, n = view.columns.length;
-  const svg = shape("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", class: "oc-plot" });
+  const svg = vector("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", class: "oc-plot" });
   const known = values.map((value, i) => [i, value]).filter(([, value]) => value !== null);
   const words = known.map(([i, value]) => view.columns[i].label + ": " + format(value)).join("; ");
   svg.setAttribute("aria-label", title + ". " + words);
   const most = high || Math.max(...known.map(([, value]) => value), 1e-9) * 1.45;
   const x = (i) => left + ((i + 0.5) / n) * (W - left - right), y = (v) => top + (1 - v / most) * (H - top - bottom);
-  svg.append(shape("text", { x: left, y: 12, class: "oc-plot-title" }, title));
-  svg.append(shape("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "oc-axis" }));
+  svg.append(vector("text", { x: left, y: 12, class: "oc-plot-title" }, title));
+  svg.append(vector("line", { x1: left, x2: W - right, y1: y(0), y2: y(0), class: "oc-axis" }));
   const rules = [...new Set(view.columns.map((column) => column.rule))];
   for (const rule of rules) {
     const points = known.filter(([i]) => view.columns[i].rule === rule);
-    if (points.length > 1) svg.append(shape("polyline", { points: points.map(([i, v]) => x(i) + "," + y(v)).join(" "), class: "oc-line" }));
+    if (points.length > 1) svg.append(vector("polyline", { points: points.map(([i, v]) => x(i) + "," + y(v)).join(" "), class: "oc-line" }));
   }
   for (const [i, value] of known) {
-    svg.append(shape("circle", { cx: x(i), cy: y(value), r: 3.5, class: "oc-dot" }));
-    svg.append(shape("text", { x: x(i), y: Math.max(y(value) - 7, 21), class: "oc-value" }, format(value)));
+    svg.append(vector("circle", { cx: x(i), cy: y(value), r: 3.5, class: "oc-dot" }));
+    svg.append(vector("text", { x: x(i), y: Math.max(y(value) - 7, 21), class: "oc-value" }, format(value)));
   }
   const several = new Set(view.columns.map((column) => column.scale)).size > 1;
   view.columns.forEach((column, i) => {
     const label = several ? String(column.scale) : column.label;
-    svg.append(shape("text", { x: x(i), y: H - 6, class: "oc-tick" }, label.length > 12 ? label.slice(0, 11) + "…" : label));
+    svg.append(vector("text", { x: x(i), y: H - 6, class: "oc-tick" }, label.length > 12 ? label.slice(0, 11) + "…" : label));
   });
   return svg;
 }
@@ -348,7 +333,7 @@ function render() {
   showTime();
   const share = view.total ? view.done / view.total : 0;
   $(".oc-bar").firstElementChild.style.transform = "scaleX(" + (busy ? share : 0) + ")";
-  window.openSoraTitle?.(name, busy ? Math.round(100 * share) + " %" : view.phase === "done" ? say("Done") : "", busy);
+  title(name, busy ? Math.round(100 * share) + " %" : view.phase === "done" ? say("Done") : "", busy);
   const note = $(".oc-note");
   note.hidden = !view.note;
   note.textContent = view.note || "";
@@ -362,23 +347,7 @@ function render() {
   }
 }
 
-const STORE = "open-sora-demo-" + name;
-function known() {
-  try {
-    const found = JSON.parse(sessionStorage.getItem(STORE) || "[]");
-    return Array.isArray(found) ? found : [];
-  } catch {
-    return [];
-  }
-}
-function remember(job) {
-  if (!job || known()[0] === job) return;
-  try {
-    sessionStorage.setItem(STORE, JSON.stringify([job]));
-  } catch {
-    // A browser that keeps nothing: the comparison is only lost with the page.
-  }
-}
+const { known, remember } = window.openSora.runs(name, 1);
 
 function receive() {
   const view = props.value && props.value.phase !== "idle" ? props.value : memory.value;

@@ -1,5 +1,5 @@
 // The body of a function (element, trigger, props, ...): rows of chips from props.value, {kind: [words]}.
-const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+const { say, sayAll } = window.openSora;
 sayAll(element);
 const box = element.querySelector(".os-composer"), chosen = {};
 

@@ -1,6 +1,6 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the figures appear.
 // Text that a person wrote (the prompt, its words) is only ever set with textContent.
-const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+const { say, sayAll, make, vector, clamp } = window.openSora;
 sayAll(element);
 const root = element.querySelector(".ox"), $ = (selector) => root.querySelector(selector);
 const FIGURES = ["tokens", "attention", "coding", "flow", "guidance"];
@@ -12,22 +12,9 @@ const drawn = {}; // figure -> run it was drawn for
 
 // --- small things ------------------------------------------------------------------------------------------------
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-const svg = (tag, attributes, text) => {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const fractions = (text) => new Uint16Array(bytes(text).buffer);
 const whole = (text) => new Int16Array(bytes(text).buffer);
-const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 const largest = (list) => list.reduce((a, b) => Math.max(a, b), 0);
 const two = (x) => x.toFixed(2);
 const grouped = (x) => x.toLocaleString("en");
@@ -102,7 +89,7 @@ function tile(h, w, label) {
 
 // A chart that is drawn anew for every width, so that its text keeps its size; at most H high, lower where it is narrow.
 function chartOf(H, label, act) {
-  const node = svg("svg", { class: "ox-svg", role: "img", "aria-label": label, height: H });
+  const node = vector("svg", { class: "ox-svg", role: "img", "aria-label": label, height: H });
   let width = 0;
   const draw = () => {
     if (!node.clientWidth && !width) return;
@@ -132,11 +119,11 @@ function drawTokens(body, data, all) {
   const shown = spread(first.n, 5).map((i) => ({ i, ...tile(first.h, first.w, "latent frame " + (i + 1)) }));
   const frames = make("div", "ox-frames");
   for (const { frame, box } of shown) {
-    const lines = svg("svg", { viewBox: "0 0 " + gw + " " + gh, preserveAspectRatio: "none", "aria-hidden": "true" });
+    const lines = vector("svg", { viewBox: "0 0 " + gw + " " + gh, preserveAspectRatio: "none", "aria-hidden": "true" });
     let path = "";
     for (let x = 1; x < gw; x++) path += "M" + x + " 0V" + gh;
     for (let y = 1; y < gh; y++) path += "M0 " + y + "H" + gw;
-    lines.append(svg("path", { d: path }));
+    lines.append(vector("path", { d: path }));
     frame.append(lines);
     frames.append(box);
   }
@@ -160,19 +147,19 @@ function drawTokens(body, data, all) {
     const top = Math.max(...data.curves.map((c) => largest(c[kind][mode]))) * 1.05 || 1;
     const Y = (v) => 8 + (1 - v / top) * (H - B - 8);
     kept.charts = parts.map((part) => chartOf(H, kind + " of every block's " + part + " over flow time", (chart, W) => {
-      chart.replaceChildren(svg("path", { class: "ox-axis", d: "M" + L + " 8V" + (H - B) + "H" + (W - 4) }));
-      for (const [v, y] of [[0, H - B], [top / 1.05, Y(top / 1.05)]]) chart.append(svg("text", { x: L - 6, y: y + 4, "text-anchor": "end" }, v.toFixed(v < 1 ? 2 : 1)));
+      chart.replaceChildren(vector("path", { class: "ox-axis", d: "M" + L + " 8V" + (H - B) + "H" + (W - 4) }));
+      for (const [v, y] of [[0, H - B], [top / 1.05, Y(top / 1.05)]]) chart.append(vector("text", { x: L - 6, y: y + 4, "text-anchor": "end" }, v.toFixed(v < 1 ? 2 : 1)));
       for (const [t, text, anchor] of [[1, "t = 1, noise", "start"], [0.5, "0.5", "middle"], [0, "0, clip", "end"]]) {
-        chart.append(svg("text", { x: X((1 - t) * last, W), y: H - 6, "text-anchor": anchor }, text));
+        chart.append(vector("text", { x: X((1 - t) * last, W), y: H - 6, "text-anchor": anchor }, text));
       }
       for (const curve of data.curves.filter((c) => c.part === part)) {
-        const line = svg("path", { class: "ox-line", d: polyline(curve[kind][mode].map((v, i) => [X(i, W), Y(v)])) });
+        const line = vector("path", { class: "ox-line", d: polyline(curve[kind][mode].map((v, i) => [X(i, W), Y(v)])) });
         style(curve, line);
         line.classList.toggle("ox-on", label(curve) === pick.block);
         line.classList.toggle("ox-off", Boolean(pick.block) && label(curve) !== pick.block);
         chart.append(line);
       }
-      chart.append(svg("path", { class: "ox-marker", d: "M" + X(pick.time, W).toFixed(1) + " 8V" + (H - B) }));
+      chart.append(vector("path", { class: "ox-marker", d: "M" + X(pick.time, W).toFixed(1) + " 8V" + (H - B) }));
     }));
     charts.replaceChildren(...parts.map((part, i) => {
       const box = make("div", "ox-chart");
@@ -199,7 +186,7 @@ function drawTokens(body, data, all) {
   if (!names.includes(pick.block)) pick.block = null;
   for (const name of names) {
     const node = make("button", "ox-option ox-key"), value = make("small"), curve = data.curves.find((c) => label(c) === name);
-    const sample = svg("svg", { viewBox: "0 0 20 8", "aria-hidden": "true" }), line = svg("path", { class: "ox-line", d: "M0 4H20" });
+    const sample = vector("svg", { viewBox: "0 0 20 8", "aria-hidden": "true" }), line = vector("path", { class: "ox-line", d: "M0 4H20" });
     node.type = "button";
     style(curve, line);
     sample.append(line);
@@ -482,7 +469,7 @@ function head(pen, [ax, ay], [bx, by], className, size) {
   const long = Math.hypot(bx - ax, by - ay);
   if (long < 2) return;
   const ux = (bx - ax) / long, uy = (by - ay) / long, s = Math.min(size, long);
-  pen.append(svg("path", { class: className, d: "M" + bx + " " + by + "L" + (bx - s * ux - 0.45 * s * uy) + " " + (by - s * uy + 0.45 * s * ux) + "L" + (bx - s * ux + 0.45 * s * uy) + " " + (by - s * uy - 0.45 * s * ux) + "Z" }));
+  pen.append(vector("path", { class: className, d: "M" + bx + " " + by + "L" + (bx - s * ux - 0.45 * s * uy) + " " + (by - s * uy + 0.45 * s * ux) + "L" + (bx - s * ux + 0.45 * s * uy) + " " + (by - s * uy - 0.45 * s * ux) + "Z" }));
 }
 
 function drawFlow(body, data) {
@@ -490,18 +477,18 @@ function drawFlow(body, data) {
   const chart = chartOf(336, "The way of the run from noise to the clip, on a plane", (pen, W, tall) => {
     const i = pick.step, { at } = plane([...data.points, ...near, [0, 0], [1, 0]], W, tall, 32);
     const places = data.points.map(at), guesses = data.estimates.map(at);
-    pen.replaceChildren(...guesses.map((guess, k) => svg("path", { class: "ox-faint", d: polyline([places[k], guess]) })));
-    pen.append(svg("path", { class: "ox-straight", d: polyline([at([0, 0]), at([1, 0])]) }), svg("path", { class: "ox-way", d: polyline(places) }));
-    places.forEach(([cx, cy], k) => k && pen.append(svg("circle", { class: "ox-dot", cx, cy, r: 3 })));
+    pen.replaceChildren(...guesses.map((guess, k) => vector("path", { class: "ox-faint", d: polyline([places[k], guess]) })));
+    pen.append(vector("path", { class: "ox-straight", d: polyline([at([0, 0]), at([1, 0])]) }), vector("path", { class: "ox-way", d: polyline(places) }));
+    places.forEach(([cx, cy], k) => k && pen.append(vector("circle", { class: "ox-dot", cx, cy, r: 3 })));
     for (const [point, text] of [[[0, 0], "noise"], [[1, 0], "clip"]]) {
       const [cx, cy] = at(point);
-      pen.append(svg("circle", { class: "ox-end", cx, cy, r: 5 }), svg("text", { class: "ox-name", x: cx, y: cy + 22, "text-anchor": "middle" }, text));
+      pen.append(vector("circle", { class: "ox-end", cx, cy, r: 5 }), vector("text", { class: "ox-name", x: cx, y: cy + 22, "text-anchor": "middle" }, text));
     }
     const [cx, cy] = places[i], [gx, gy] = guesses[i];
     pen.append(
-      svg("path", { class: "ox-ahead", d: polyline([[cx, cy], [gx, gy]]) }),
-      svg("circle", { class: "ox-guess", cx: gx, cy: gy, r: 5 }),
-      svg("circle", { class: "ox-dot ox-now", cx, cy, r: 6 }),
+      vector("path", { class: "ox-ahead", d: polyline([[cx, cy], [gx, gy]]) }),
+      vector("circle", { class: "ox-guess", cx: gx, cy: gy, r: 5 }),
+      vector("circle", { class: "ox-dot ox-now", cx, cy, r: 6 }),
     );
   });
   const first = data.noisy[0], middle = first.n >> 1;
@@ -546,19 +533,19 @@ function drawGuidance(body, data) {
     const right = [(pull.c[0] - pull.u) / far, pull.c[1] / far], side = pull.u * right[1] < 0 ? -1 : 1;
     const u = [pull.u * right[0], side * pull.u * right[1]], mixed = (s) => [u[0] + s * far, u[1]];
     const { at } = plane([[0, 0], u, mixed(1), mixed(data.most)], W, tall, 40), o = at([0, 0]), apart = at(mixed(1))[0] - at(u)[0];
-    pen.replaceChildren(svg("path", { class: "ox-straight", d: polyline([at(u), at(mixed(data.most))]) }));
+    pen.replaceChildren(vector("path", { class: "ox-straight", d: polyline([at(u), at(mixed(data.most))]) }));
     for (let k = 0; k <= data.most; k++) {
       const [x, y] = at(mixed(k));
-      pen.append(svg("circle", { class: "ox-fill-null", cx: x, cy: y, r: 2 }));
-      if (k > 1 && (apart > 24 || k === data.most)) pen.append(svg("text", { x, y: y - 12, "text-anchor": "middle" }, k === data.most ? "s = " + k : k));
+      pen.append(vector("circle", { class: "ox-fill-null", cx: x, cy: y, r: 2 }));
+      if (k > 1 && (apart > 24 || k === data.most)) pen.append(vector("text", { x, y: y - 12, "text-anchor": "middle" }, k === data.most ? "s = " + k : k));
     }
     for (const [tip, name, length] of [[u, "null", 12], [mixed(1), "prompt", 12], [mixed(pick.scale), "mix", 14]]) {
-      pen.append(svg("path", { class: "ox-arrow ox-" + name, d: polyline([o, at(tip)]) }));
+      pen.append(vector("path", { class: "ox-arrow ox-" + name, d: polyline([o, at(tip)]) }));
       head(pen, o, at(tip), "ox-fill-" + name, length);
     }
     const [ux, uy] = at(u), [cx, cy] = at(mixed(1));
-    pen.append(svg("circle", { class: "ox-end", cx: o[0], cy: o[1], r: 4 }));
-    pen.append(svg("text", { class: "ox-name", x: ux - 8, y: uy - 8, "text-anchor": "end" }, "u"), svg("text", { class: "ox-name", x: cx + 2, y: cy - 12 }, "c"));
+    pen.append(vector("circle", { class: "ox-end", cx: o[0], cy: o[1], r: 4 }));
+    pen.append(vector("text", { class: "ox-name", x: ux - 8, y: uy - 8, "text-anchor": "end" }, "u"), vector("text", { class: "ox-name", x: cx + 2, y: cy - 12 }, "c"));
   });
   function show() {
     const pull = data.pulls[pick.pull], s = pick.scale, c = pull.c;

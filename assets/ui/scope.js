@@ -1,30 +1,17 @@
 // The body of a function (element, props, watch), run once when the scope appears. It draws the value of ui/scope.py:
 // a step's images are cut here, and everything one points at is answered without asking the server.
-const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+const { say, sayAll, make, vector, clamp } = window.openSora;
 sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-scope"), map = $(".os-scope-map"), box = $(".os-scope-box"), grid = $(".os-scope-grid");
 const sheet = $(".os-scope-sheet"), play = $(".os-scope-play"), charts = $(".os-scope-charts");
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
-const SVG = "http://www.w3.org/2000/svg";
 // `at` is what is shown, `pin` where it was last put: pointing only borrows the view. `follow`: stay at the newest step.
 const state = {
   view: null, steps: [], quantity: "e", channel: 0, at: { step: 0, frame: 0 }, pin: { step: 0, frame: 0 },
   follow: true, since: null, waiting: false, cell: [0, 0],
 };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-const draw = (tag, attributes) => {
-  const node = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-};
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const known = (value) => value !== null && value !== undefined;
 const fixed = (digits) => (value) => (known(value) ? value.toFixed(digits) : "–");
 
@@ -257,9 +244,9 @@ sheet.addEventListener("keydown", (event) => {
 
 const plots = CHARTS.map((chart) => {
   const node = make("figure", "os-scope-chart"), head = make("figcaption"), numbers = make("span", "os-scope-numbers");
-  const plot = make("div", "os-scope-plot"), svg = draw("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
+  const plot = make("div", "os-scope-plot"), svg = vector("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
   const cursor = make("i", "os-scope-cursor"), top = make("span", "os-scope-top"), bottom = make("span", "os-scope-bottom");
-  const paths = chart.lines.map(([, className]) => draw("path", { class: className }));
+  const paths = chart.lines.map(([, className]) => vector("path", { class: className }));
   const values = chart.lines.map(([name, className]) => {
     const value = make("b"), item = make("span"), mark = make("i", className);
     item.append(mark, name + " ", value);

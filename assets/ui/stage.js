@@ -1,23 +1,16 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the stage appears.
 // Text that a person wrote is only ever set with textContent. Everything here draws what Python said in props.value.
-const { say, sayAll } = window.openSoraWords || { say: (text) => text, sayAll: () => {} };
+const { say, sayAll, make, seconds, title } = window.openSora;
 sayAll(element);
 const $ = (selector) => element.querySelector(selector);
 const root = $(".os-stage"), frame = $(".os-frame"), canvas = $(".os-canvas"), video = $(".os-video"), strip = $(".os-strip");
 const pen = canvas.getContext("2d"), stripPen = strip.getContext("2d");
 const name = props.name;
 const about = () => props.about || {}; // the chosen model: {model, cell, runs}
-const RUNNING = ["loading", "waiting", "encoding", "denoising", "decoding"];
 // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
 const memory = ((window.openSoraDemo ||= {})[name] ||= { shelf: [], lastRun: 0, clip: null, asked: false });
 const state = { view: null, steps: [], scrub: null, example: 0, loops: 0, arrived: 0, ticking: false };
 
-const make = (tag, className, text) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 const button = (className, text, title, act) => {
   const node = make("button", className, text && say(text));
   node.type = "button";
@@ -25,8 +18,7 @@ const button = (className, text, title, act) => {
   node.addEventListener("click", act);
   return node;
 };
-const running = () => Boolean(state.view && RUNNING.includes(state.view.phase));
-const seconds = (s) => say(s < 9.95 ? s.toFixed(1) + " s" : s < 100 ? Math.round(s) + " s" : Math.floor(s / 60) + " min " + Math.round(s % 60) + " s");
+const running = () => window.openSora.running(state.view);
 
 async function copy(text, node) {
   try {
@@ -198,7 +190,7 @@ function showTime() {
 // In the tab's title, so that one may look elsewhere meanwhile.
 function showTitle() {
   const view = state.view, share = view && view.total ? Math.round((100 * state.steps.length) / view.total) : 0;
-  window.openSoraTitle?.(name, running() ? share + " %" : view && view.phase === "done" ? say("Done") : "", running());
+  title(name, running() ? share + " %" : view && view.phase === "done" ? say("Done") : "", running());
 }
 
 function showChips(pairs) {
@@ -431,24 +423,7 @@ function keepClip(view, steps) {
 }
 
 // The secret ids of this visit's runs, kept by the browser, so that a page loaded anew finds them.
-const STORE = "open-sora-demo-" + name;
-function known() {
-  try {
-    const found = JSON.parse(sessionStorage.getItem(STORE) || "[]");
-    return Array.isArray(found) ? found : [];
-  } catch {
-    return [];
-  }
-}
-function remember(job) {
-  const ids = known();
-  if (!job || ids[0] === job) return;
-  try {
-    sessionStorage.setItem(STORE, JSON.stringify([job, ...ids.filter((id) => id !== job)].slice(0, 12)));
-  } catch {
-    // A browser that keeps nothing: the runs are only lost with the page.
-  }
-}
+const { known, remember } = window.openSora.runs(name, 12);
 
 function receive() {
   const view = props.value;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -124,9 +125,15 @@ class Diffusion:
         return mean + sigma * noise if index > 0 else mean
 
 
+@cache
+def _log_alphas() -> Tensor:
+    """log sqrt(alphas_cumprod) of the whole timesteps, (1000)."""
+    return 0.5 * (1 - linear_betas()).log().cumsum(0)
+
+
 def _log_alpha(timestep: float) -> float:
-    """log sqrt(alphas_cumprod) at a timestep 0..999, interpolated between two whole ones."""
-    log_alphas = 0.5 * (1 - linear_betas()).log().cumsum(0)
+    """The same at any timestep 0..999, interpolated between two whole ones."""
+    log_alphas = _log_alphas()
     at = min(max(timestep, 0.0), TIMESTEPS - 1.0)
     low = min(int(at), TIMESTEPS - 2)
     return float(torch.lerp(log_alphas[low], log_alphas[low + 1], at - low))

@@ -8,7 +8,7 @@ from threading import Event as Flag
 from typing import Any
 
 from opensora_demo.types import Finished, parse_guidance_list
-from opensora_demo.ui.handlers import DEFAULT_SCALES, MAX_TYPED, Handlers, Pictures, sentences
+from opensora_demo.ui.handlers import DEFAULT_SCALES, MAX_TYPED, Handlers, sentences
 from opensora_demo.ui.present import RunView, View
 
 NEWS_S = 0.25  # a caller is told at most this often
@@ -22,11 +22,13 @@ class Api:
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
 
-    def _call(self, raw: Mapping[str, Any], pictures: Pictures, model: object) -> News:
-        """News of a run as (None, state), then (file, settings)."""
+    def _call(self, given: Mapping[str, Any]) -> News:
+        """News of a run as (None, state), then (file, settings); `given` is what was called with, by name."""
         cancel, clock = Flag(), self.handlers.clock
+        raw = {name: value for name, value in given.items() if name not in ("reference", "last_frame", "model")}
+        raw["prompt"] = "" if raw["prompt"] is None else raw["prompt"]
         with sentences():
-            spec, request = self.handlers.parse(raw, pictures, model)
+            spec, request = self.handlers.parse(raw, (given["reference"], given["last_frame"]), given["model"])
             begin = told = clock()
             view = RunView(0, "", request, spec)
             try:
@@ -65,16 +67,11 @@ class Api:
         Everything but the prompt may be left out and takes the model's default; without a seed, or with -1, a random
         one is taken. While it runs a job's outputs are (null, state).
         """
-        if isinstance(guidance, list | tuple):
-            guidance = str(guidance)  # several scales or rules are /compare's: refused by the schema
-        if isinstance(rule, list | tuple):
-            rule = str(rule)
-        raw = {
-            "prompt": "" if prompt is None else prompt, "negative": negative, "fps": fps, "frames": frames,
-            "steps": steps, "guidance": guidance, "seed": seed, "edit": edit, "rule": rule,
-            "image_guidance": image_guidance, "motion_score": motion_score,
-        }  # fmt: skip
-        yield from self._call(raw, (reference, last_frame), model)
+        given = {name: value for name, value in locals().items() if name != "self"}
+        for name in ("guidance", "rule"):
+            if isinstance(given[name], list | tuple):
+                given[name] = str(given[name])  # several are /compare's: refused by the schema
+        yield from self._call(given)
 
     def compare(
         self,
@@ -95,12 +92,8 @@ class Api:
     ) -> News:
         """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7", and by one or several rules;
         answers one labelled grid mp4."""
+        given = {name: value for name, value in locals().items() if name != "self"}
         guidance = DEFAULT_SCALES if guidance is None else guidance
         with sentences():
-            raw = {
-                "prompt": "" if prompt is None else prompt, "negative": negative, "fps": fps, "frames": frames,
-                "steps": steps, "seed": seed, "edit": edit, "rule": rule,
-                "guidance": parse_guidance_list(guidance[:MAX_TYPED]) if isinstance(guidance, str) else guidance,
-                "image_guidance": image_guidance, "motion_score": motion_score,
-            }  # fmt: skip
-        yield from self._call(raw, (reference, last_frame), model)
+            given["guidance"] = parse_guidance_list(guidance[:MAX_TYPED]) if isinstance(guidance, str) else guidance
+        yield from self._call(given)

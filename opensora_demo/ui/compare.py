@@ -18,7 +18,17 @@ import numpy as np
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import RequestError
 from opensora_demo.media import jpeg_strip
-from opensora_demo.types import MAX_SEED, Clip, Decoding, Encoded, Finished, Frames, GenerationRequest, StepPreview
+from opensora_demo.types import (
+    MAX_SEED,
+    Clip,
+    Decoding,
+    Encoded,
+    Finished,
+    Frames,
+    GenerationRequest,
+    StepPreview,
+    parse_guidance_list,
+)
 from opensora_demo.ui.jobs import Value
 from opensora_demo.ui.present import PREVIEW_PX, cell_px, file_data, unknown_sentence
 from opensora_demo.ui.runs import Loading, RunEvent, Waiting
@@ -65,23 +75,20 @@ def parse_rows(axis: str, text: str, seed: int) -> list[Row]:
 
 
 def parse_whole_numbers(text: str) -> list[int]:
-    """Numbers as in 4, 8, .., 20, where the dots go on in steps of the two before them. Raises RequestError("rows")."""
-    parts = [part for part in re.split(r"[,;，\s]+", text.strip()) if part]
-    numbers: list[int] = []
-    for at, part in enumerate(parts):
-        if part in ("..", "..."):
-            rising = len(numbers) > 1 and numbers[-1] > numbers[-2]
-            if not rising or at + 1 >= len(parts) or not parts[at + 1].isdecimal():
-                raise RequestError(
-                    "rows", "'..' needs two rising numbers before it and one after it, as in 4, 8, .., 20"
-                )
-            step, end = numbers[-1] - numbers[-2], int(parts[at + 1])
-            numbers += list(itertools.islice(range(numbers[-1] + step, end, step), MAX_ROWS + 1))
-        elif part.isdecimal() and len(part) < 12:
-            numbers.append(int(part))
-        else:
-            raise RequestError("rows", f"must be whole numbers, as in 1, 2, 3; {part[:20]!r} is none")
-    return numbers
+    """Whole numbers typed as a list of scales is, 4, 8, .., 20, none below zero. Raises RequestError("rows")."""
+    if not text.strip():
+        return []
+    try:
+        numbers = parse_guidance_list(text)
+    except RequestError:
+        if ".." not in text:
+            raise RequestError("rows", "must be whole numbers, as in 1, 2, 3") from None
+        raise RequestError(
+            "rows", "'..' needs two rising numbers before it and one after it, as in 4, 8, .., 20"
+        ) from None
+    if not all(0 <= number < 1e12 and number == int(number) for number in numbers):
+        raise RequestError("rows", "must be whole numbers, as in 1, 2, 3")
+    return [int(number) for number in numbers]
 
 
 def fit_to_model(raw: Mapping[str, Any], own: ModelSpec, spec: ModelSpec) -> dict[str, Any]:
@@ -125,11 +132,9 @@ class CompareView:
         axis: str,
         labels: Sequence[str],
         requests: Sequence[GenerationRequest],
-        specs: Sequence[ModelSpec],
         finish_clip: Callable[[Clip], Made],
     ) -> None:
         self._requests = requests
-        self._specs = specs
         self._finish_clip = finish_clip
         self._row = 0
         self._steps_done = 0

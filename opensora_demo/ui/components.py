@@ -95,7 +95,17 @@ class ReferenceImage(gr.Image):
 
 
 class _Drawn(gr.HTML):
-    """A component drawn by a script of ours from a JSON value."""
+    """A component drawn from a JSON value by a script of ours over a template of ours, both called `script`."""
+
+    script = ""
+
+    def __init__(self, value: Any = None, **kwargs: Any) -> None:
+        super().__init__(
+            value,
+            html_template=(UI_ASSETS / f"{self.script}.html").read_text("utf-8"),
+            js_on_load=(UI_ASSETS / f"{self.script}.js").read_text("utf-8"),
+            **kwargs,
+        )
 
     def postprocess(self, value: Any) -> Any:
         return value
@@ -118,15 +128,7 @@ class Stage(_Drawn):
     def __init__(self, value: Any = None, *, name: str, about: dict[str, Any] | None = None, **kwargs: Any) -> None:
         # As attributes too: gr.HTML takes any word in its script for an event, and an update asks for them by name.
         self.name, self.about = name, about
-        super().__init__(
-            value,
-            html_template=(UI_ASSETS / f"{self.script}.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / f"{self.script}.js").read_text("utf-8"),
-            elem_id=name,
-            name=name,
-            about=about,
-            **kwargs,
-        )
+        super().__init__(value, elem_id=name, name=name, about=about, **kwargs)
 
 
 class Compare(Stage):
@@ -138,35 +140,16 @@ class Compare(Stage):
 class Scope(_Drawn):
     """The latent scope: what every step of a run was made of, from the value of `ui.scope.ScopeView`."""
 
-    def __init__(self, value: Any = None, *, name: str = "scope", **kwargs: Any) -> None:
-        super().__init__(
-            value,
-            html_template=(UI_ASSETS / "scope.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / "scope.js").read_text("utf-8"),
-            elem_id=name,
-            **kwargs,
-        )
+    script = "scope"
 
 
 class Composer(_Drawn):
     """Rows of chips that make a sentence."""
 
-    def __init__(self, value: Any = None, **kwargs: Any) -> None:
-        super().__init__(
-            value,
-            html_template='<div class="os-composer"></div>',
-            js_on_load=(UI_ASSETS / "composer.js").read_text("utf-8"),
-            **kwargs,
-        )
+    script = "composer"
 
 
 class Explain(_Drawn):
     """Five figures about one run: what `explained.ExplainView` says of it."""
 
-    def __init__(self, value: Any = None, **kwargs: Any) -> None:
-        super().__init__(
-            value,
-            html_template=(UI_ASSETS / "explain.html").read_text("utf-8"),
-            js_on_load=(UI_ASSETS / "explain.js").read_text("utf-8"),
-            **kwargs,
-        )
+    script = "explain"

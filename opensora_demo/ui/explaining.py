@@ -15,9 +15,9 @@ from opensora_demo.explain.run import Part, explain
 from opensora_demo.types import GenerationRequest
 from opensora_demo.ui.controls import PLACEHOLDER, TOY_PLACEHOLDER
 from opensora_demo.ui.explained import ExplainView, View
-from opensora_demo.ui.handlers import Handlers, sentences
+from opensora_demo.ui.handlers import Handlers, noting, sentences
 from opensora_demo.ui.jobs import Job
-from opensora_demo.ui.runs import Waiting, stream
+from opensora_demo.ui.runs import stream
 from opensora_demo.ui.words import knows_words
 from opensora_demo.weights import why_not
 
@@ -47,9 +47,8 @@ class Explaining:
             def run(begin: float) -> None:
                 events = stream(self.handlers.bundles, self._watch, asked, job.cancel)
                 with closing(events):  # type: ignore[type-var]
-                    for event in events:
+                    for event in noting(job, events):
                         view.add(event)
-                        job.waiting = isinstance(event, Waiting)
                         job.publish(view.value())
                 job.publish(view.end("done", "Done"))
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
 from threading import Event as Flag
@@ -42,7 +42,7 @@ from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.jobs import Job, Jobs, Value
 from opensora_demo.ui.language import say, translated
 from opensora_demo.ui.present import RunView, View
-from opensora_demo.ui.runs import BundleSource, Generate, RunEvent, Waiting, stream
+from opensora_demo.ui.runs import BundleSource, E, Generate, RunEvent, Waiting, stream
 from opensora_demo.ui.scope import ScopeView
 from opensora_demo.ui.words import compose, knows_words, roll
 from opensora_demo.weights import why_not
@@ -132,26 +132,25 @@ class Handlers:
         )
         return self.parse(raw, pictures, model)
 
-    def parse_comparison(self, form: Form) -> tuple[list[str], list[ModelSpec], list[GenerationRequest]]:
-        """Labels, models and requests of the rows of a comparison. Raises RequestError and WeightsError."""
+    def parse_comparison(self, form: Form) -> tuple[list[str], list[GenerationRequest]]:
+        """Labels and requests of the rows of a comparison. Raises RequestError and WeightsError."""
         scales, rules, axis = form["scales"], form["rules"], str(form["axis"])
         columns = {
             "guidance": parse_guidance_list(scales[:MAX_TYPED]) if isinstance(scales, str) else scales,
             "rule": rules or None,
         }
         _, first = self.parse_form(form, **columns)
-        labels, specs, requests = [], [], []
+        labels, requests = [], []
         for label, changes in parse_rows(axis, str(form["rows"] or "")[:MAX_TYPED], first.seed):
             of_row = dict(form) | changes
             if "model" in changes:
                 of_row = (
                     dict(form) | fit_to_model(form, find_model(form["model"]), find_model(changes["model"])) | changes
                 )
-            spec, request = self.parse_form(of_row, **columns, seed=changes.get("seed", first.seed))
+            _, request = self.parse_form(of_row, **columns, seed=changes.get("seed", first.seed))
             labels.append(label)
-            specs.append(spec)
             requests.append(request)
-        return labels, specs, requests
+        return labels, requests
 
     # --- runs
 
@@ -199,10 +198,9 @@ class Handlers:
 
             def run(begin: float) -> None:
                 with closing(self.events(request, job.cancel, look=True)) as events:  # type: ignore[type-var]
-                    for event in events:
+                    for event in noting(job, events):
                         view.add(event)
                         scope.add(event)
-                        job.waiting = isinstance(event, Waiting)
                         job.publish((view.value(self.clock() - begin), scope.value(done=False)))
                         if isinstance(event, Finished):
                             file, settings = self.write(request, event)
@@ -220,22 +218,20 @@ class Handlers:
         self,
         axis: str,
         labels: list[str],
-        specs: list[ModelSpec],
         requests: list[GenerationRequest],
         session: str | None,
     ) -> Job:
         """Begin a comparison, row after row; its job publishes values of the comparison."""
 
         def work(job: Job) -> None:
-            view = CompareView(next(self.numbers), job.id, axis, labels, requests, specs, self._finish_clip)
+            view = CompareView(next(self.numbers), job.id, axis, labels, requests, self._finish_clip)
 
             def run(begin: float) -> None:
                 for row, request in enumerate(requests):
                     view.begin_row(row)
                     with closing(self.events(request, job.cancel)) as events:  # type: ignore[type-var]
-                        for event in events:
+                        for event in noting(job, events):
                             view.add(event)
-                            job.waiting = isinstance(event, Waiting)
                             job.publish(view.value(self.clock() - begin))
                 file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
                 clips = [[clip.frames for clip in of_row] for of_row in view.clips]
@@ -274,7 +270,6 @@ class Handlers:
         """Values of stage and scope from click to clip. A bad request raises before the first, so nothing changes."""
         with sentences():
             spec, asked = self.parse_form(dict(zip(FORM, values, strict=True)))
-        with sentences():
             job = self.start(spec, asked, request.session_hash)
         yield from self.follow(job)
 
@@ -293,7 +288,6 @@ class Handlers:
         }
         with sentences():
             spec, asked = self.parse_form(form)
-        with sentences():
             job = self.start(spec, asked, request.session_hash)
         yield from self.follow(job)
 
@@ -301,8 +295,8 @@ class Handlers:
         """Values of the comparison, from the click to the last clip."""
         form = dict(zip(COMPARE_FORM, values, strict=True))
         with sentences():
-            labels, specs, requests = self.parse_comparison(form)
-            job = self.start_comparison(str(form["axis"]), labels, specs, requests, request.session_hash)
+            labels, requests = self.parse_comparison(form)
+            job = self.start_comparison(str(form["axis"]), labels, requests, request.session_hash)
         yield from self.follow(job)
 
     def page_plan(self, request: gr.Request, *values: Any) -> str:
@@ -310,7 +304,7 @@ class Handlers:
         form = dict(zip(COMPARE_FORM, values, strict=True))
         accepted = str(request.headers.get("accept-language", ""))
         try:
-            _, _, requests = self.parse_comparison(dict(form) | {"prompt": form["prompt"] or "a ball"})
+            _, requests = self.parse_comparison(dict(form) | {"prompt": form["prompt"] or "a ball"})
         except DemoError as error:
             return say(f"**Not yet:** {error}.", accepted)
         columns, rows = len(requests[0].columns), len(requests)
@@ -399,6 +393,13 @@ class Handlers:
         return roll(random.Random())
 
 
+def noting(job: Job, events: Iterator[E]) -> Iterator[E]:
+    """The events of a run, while its job is told whether it waits for the device."""
+    for event in events:
+        job.waiting = isinstance(event, Waiting)
+        yield event
+
+
 @cache
 def reader() -> Reader:
     """The network that says what a clip shows; a few milliseconds to load, so only when it is needed."""
@@ -420,12 +421,21 @@ def known_ids(data: Any) -> list[str]:
     return [i for i in found[:REMEMBERED] if isinstance(i, str)] if isinstance(found, list) else []
 
 
+@lru_cache(maxsize=8)
+def _read_picture(file: str, height_px: int, width_px: int) -> Frames:
+    """Read once: every row of a comparison, and its plan at every letter typed, asks for the same. An uploaded file's
+    path is its content's."""
+    frames = read_reference(file, height_px, width_px)
+    frames.flags.writeable = False
+    return frames
+
+
 def read_pictures(pictures: Pictures, limits: Limits) -> list[Frames | None]:
     """The given frames at the model's size. Raises RequestError with the name of the field."""
     frames: list[Frames | None] = []
     for field, file in zip(("reference", "last_frame"), pictures, strict=True):
         try:
-            frames.append(read_reference(file, *limits.sizes_px[0]) if file else None)
+            frames.append(_read_picture(file, *limits.sizes_px[0]) if file else None)
         except RequestError as error:
             raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
     return frames

@@ -1,7 +1,7 @@
 """The page in English and Chinese: one table of words, chosen by the visitor's browser.
 
-Gradio translates marked texts of its own components; `assets/ui/words.js` does the same for ours. A text that is not in
-the table stays English.
+Gradio translates marked texts of its own components; `assets/ui/shared.js` does the same for ours. A text that is not
+in the table stays English.
 """
 
 from __future__ import annotations
@@ -89,4 +89,4 @@ def translated(update: Any) -> Any:
 def head() -> str:
     """The script that speaks for our own components."""
     words = json.dumps(chinese(), ensure_ascii=False).replace("<", "\\u003c")
-    return "<script>" + (UI_ASSETS / "words.js").read_text("utf-8").replace("WORDS", words, 1) + "</script>"
+    return "<script>" + (UI_ASSETS / "shared.js").read_text("utf-8").replace("WORDS", words, 1) + "</script>"

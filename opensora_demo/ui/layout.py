@@ -94,7 +94,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         gr.HTML(
             f'<header class="os-head"><h1>{TITLE}</h1><p>Type a sentence and watch noise turn into it, step by step, '
             "on this machine.</p></header>",
-            js_on_load="window.openSoraWords?.sayAll(element);",
+            js_on_load="window.openSora.sayAll(element);",
         )
         with gr.Tabs(elem_classes="os-tabs"):
             with gr.Tab("Generate", render_children=True), gr.Row(elem_classes="os-columns"):
@@ -297,7 +297,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                 with gr.Accordion("The rules", open=False, elem_classes="os-fold"):
                     gr.Markdown(rules_text(), elem_classes="os-rules")
             with gr.Tab("Scope", render_children=True):
-                scope = Scope()
+                scope = Scope(elem_id="scope")
             with gr.Tab("How it works", render_children=True):
                 explain = Explain({"phase": "idle"}, elem_id="explain")
 

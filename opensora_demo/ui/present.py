@@ -77,7 +77,6 @@ class RunView:
     """Folds the events of one run into the value of the stage."""
 
     def __init__(self, run: int, job: str, request: GenerationRequest, spec: ModelSpec) -> None:
-        self._denoise_s = 0.0
         self._steps: list[View] = []
         self._model = spec.id
         self._view: View = {

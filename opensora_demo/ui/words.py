@@ -62,7 +62,7 @@ RULE_NOTES: dict[Rule, tuple[str, str, str]] = {
     ),
     "apg": (
         "c + (s − 1) (Δ − its part along x₀), Δ with momentum −0.5",
-        "Only what is at right angles to the picture: no oversaturation.",
+        "Only what is at right angles to the picture; here without the paper's limit on its length.",
         "Sadat et al. 2024",
     ),
     "cfg-zero": (

@@ -467,6 +467,7 @@ def test_a_given_frame_is_shown_as_the_model_sees_it(handlers: Handlers, tmp_pat
     with Image.open(update["value"]) as seen:
         assert seen.size[0] == seen.size[1]
     assert handlers.page_crop(None, "nano") == gr.update(value=None, visible=False)
-    picture.write_bytes(b"no picture")
+    none = tmp_path / "none.png"
+    none.write_bytes(b"no picture")
     with pytest.raises(gr.Error, match="reference: this is not a readable"):
-        handlers.page_crop(str(picture), "nano")
+        handlers.page_crop(str(none), "nano")
