@@ -73,6 +73,7 @@ class Making:
             steps=numbers.steps,
             cooldown=numbers.cooldown,
             lr=numbers.lr,
+            adam_ratio=numbers.adam_ratio,
             drops=numbers.drops,
             ema_decay=numbers.ema_decay,
             workers=self.workers,

@@ -26,7 +26,8 @@ from opensora_demo.training.muon import Muon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
-    """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero.
+    """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero. `adam_ratio`: the
+    learning rate of what is no matrix, over that of the matrices.
 
     `drops`: (step, factor) pairs; from that step on the learning rate is multiplied by the factor.
     """
@@ -35,6 +36,7 @@ class LoopConfig:
     steps: int
     cooldown: int
     lr: float
+    adam_ratio: float = 0.5
     drops: tuple[tuple[int, float], ...] = ()
     warmup: int = 50
     clip: float = 1.0
@@ -97,7 +99,10 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
     job = make_job()
     params = [p for p in job.model.parameters() if p.requires_grad]
     optimiser = Muon(
-        ((n, p) for n, p in job.model.named_parameters() if p.requires_grad), lr=cfg.lr, weight_decay=cfg.weight_decay
+        ((n, p) for n, p in job.model.named_parameters() if p.requires_grad),
+        lr=cfg.lr,
+        weight_decay=cfg.weight_decay,
+        adam_lr_ratio=cfg.adam_ratio,
     )
     ema = {k: v.detach().clone() for k, v in job.model.state_dict().items()}
     step, seconds = 0, 0.0

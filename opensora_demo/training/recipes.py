@@ -24,6 +24,7 @@ class StageNumbers:
     ema_decay: float
     batch: int
     drops: tuple[tuple[int, float], ...] = ()
+    adam_ratio: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ RECIPES: Mapping[str, Recipe] = {
     "nano-mmdit": Recipe(
         spec=NANO_MMDIT,
         job=MMDiTJob,
-        vae=StageNumbers(steps=5000, cooldown=3000, lr=1.5e-3, ema_decay=0.995, batch=8),
+        # The norms that end its residual branches must grow with the sum that they are added to: ten times the rate.
+        vae=StageNumbers(steps=6000, cooldown=3600, lr=8e-4, ema_decay=0.995, batch=4, adam_ratio=10),
         decoder=_DECODER,
         dit=_DIT,
         extra_words=("fps", *(str(n) for n in range(1, 31))),

@@ -38,7 +38,7 @@ from opensora_demo.training.train_network import (
     read_words,
 )
 from opensora_demo.training.train_network import grow as grow_network
-from opensora_demo.training.train_vae import DcAeJob, VaeJob
+from opensora_demo.training.train_vae import DcAeJob, VaeJob, crop_clips
 from opensora_demo.training.train_vae import grow as grow_vae
 from opensora_demo.training.worlds import Scene, path, render, sample_scene
 
@@ -302,8 +302,8 @@ def test_a_network_that_is_right_has_no_loss(
 
 
 def test_training_a_dc_ae_lowers_its_loss() -> None:
-    config = replace(NANO_MMDIT.codec, widths=(16, 32, 64, 64), latent_channels=16)  # type: ignore[type-var]
-    job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.3)  # type: ignore[arg-type]
+    config = replace(NANO_MMDIT.codec, widths=(16, 32, 64), latent_channels=16)  # type: ignore[type-var]
+    job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.2, whole_share=0.2)  # type: ignore[arg-type]
     optimiser = Muon(job.model.named_parameters(), lr=2e-3)
     curve = []
     for step in range(12):
@@ -313,6 +313,20 @@ def test_training_a_dc_ae_lowers_its_loss() -> None:
         optimiser.zero_grad()
         curve.append(float(loss.detach()))
     assert min(curve[-3:]) < 0.7 * curve[0]
+
+
+def test_crops_are_squares_of_their_clips_mostly_near_the_object() -> None:
+    video = torch.arange(32 * 32).view(1, 1, 1, 32, 32).expand(40, 3, 4, 32, 32).float()
+    mask = torch.zeros(40, 1, 4, 32, 32)
+    mask[:, :, 1, 4:8, 24:28] = 1
+    crops, shapes = crop_clips(np.random.default_rng(1), video, mask, 16)
+    assert crops.shape == (40, 3, 4, 16, 16)
+    assert shapes.shape == (40, 1, 4, 16, 16)
+    for crop in crops[:, 0, 0]:
+        torch.testing.assert_close(crop - crop[0, 0], video[0, 0, 0, :16, :16])  # one square, not moved in time
+    assert (shapes.amax((1, 2, 3, 4)) > 0).float().mean() > 0.6  # a place drawn blindly sees it in one of four
+    none, _ = crop_clips(np.random.default_rng(1), video, torch.zeros_like(mask), 16)
+    assert none.shape == crops.shape
 
 
 def test_lone_frames_come_first_where_a_codec_is_not_causal() -> None:
