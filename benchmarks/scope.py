@@ -3,8 +3,8 @@
     python -m benchmarks.scope [--model nano] [--steps 16] [--runs 9] [--guidance 4]
 
 Runs with and without looks alternate in one process, so that noise of the machine hits both; the median of the ratios
-of neighbours is reported. The share is also measured directly: the time spent in `look_into` and `fold_step` over the
-time of the whole run. Times are of the thread that samples, so that whatever else the machine does counts little.
+of neighbours is reported. The share is also measured directly: the time spent in `ScopeView` over the time of the
+whole run. Times are of the thread that samples, so that whatever else the machine does counts little.
 """
 
 from __future__ import annotations
@@ -13,35 +13,25 @@ import argparse
 import json
 import statistics
 import time
-from unittest import mock
 
 from opensora_demo import pipeline
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL, find_model
-from opensora_demo.preview import look_into
-from opensora_demo.types import GenerationRequest, StepPreview, parse_request
+from opensora_demo.types import Finished, GenerationRequest, parse_request
 from opensora_demo.ui.scope import ScopeView
 
 
 def measure(bundle: ModelBundle, request: GenerationRequest, look: bool) -> tuple[float, float, ScopeView]:
     """Seconds of a run, seconds of it spent for the scope, and what the scope holds at its end."""
     spent = 0.0
-
-    def timed(*args: object) -> object:
-        nonlocal spent
-        began = time.thread_time()
-        found = look_into(*args)  # type: ignore[arg-type]
-        spent += time.thread_time() - began
-        return found
-
     scope = ScopeView(1, request)
     started = time.thread_time()
-    with mock.patch.object(pipeline, "look_into", timed):
-        for event in pipeline.generate(bundle, request, look=look):
-            if look and isinstance(event, StepPreview):
-                began = time.thread_time()
-                scope.add(event)
-                spent += time.thread_time() - began
+    for event in pipeline.generate(bundle, request, look=look):
+        if look:
+            began = time.thread_time()
+            scope.add(event)
+            scope.value(done=isinstance(event, Finished))
+            spent += time.thread_time() - began
     return time.thread_time() - started, spent, scope
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from threading import Event as Flag
 
 import numpy as np
@@ -86,7 +87,7 @@ def generate(
 ) -> Iterator[Event]:
     """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each clip, Finished.
 
-    With `look` each StepPreview says what the step was made of. Raises Cancelled at the next step or chunk after
+    With `look` each StepPreview can say what the step was made of. Raises Cancelled at the next step or chunk after
     `cancel` is set, NumericsError when the output is not finite.
     """
 
@@ -129,7 +130,7 @@ def generate(
                 previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
                 guidance=condition.guidance.effective(step.index),
                 seconds=seconds["denoise"],
-                look=look_into(step, bundle.preview_matrix) if look else None,
+                look=partial(look_into, step, bundle.preview_matrix) if look else None,
             )
             check()
             clock = time.perf_counter()

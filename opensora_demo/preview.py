@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from opensora_demo.sampling.step import Step
@@ -30,10 +31,13 @@ _HEAT_TABLE = np.stack([np.interp(np.linspace(0, 4, 256), range(5), stops) for s
 _HEAT_TABLE = _HEAT_TABLE.astype(np.uint8)
 
 
-def heat(values: Tensor, peak: float) -> Frames:
+def heat(values: NDArray[np.float32], peak: float) -> Frames:
     """values (t, h, w) from 0 to `peak` -> (t, h, w, 3) from black over red to white at the peak."""
-    level = (values * (255 / max(peak, 1e-12)) + 0.5).to("cpu", torch.uint8).numpy()
-    return _HEAT_TABLE.take(level, axis=0)
+    return _HEAT_TABLE.take(_levels(values * (255 / max(peak, 1e-12)) + 0.5), axis=0)
+
+
+def _levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def picture_size(height: int, width: int, area_px: int) -> tuple[int, int]:
@@ -62,11 +66,21 @@ def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(flat, size).reshape(*values.shape[:-2], *size)
 
 
+def _dots(*pairs: tuple[Tensor, Tensor]) -> list[float]:
+    """Of vectors, in one transfer."""
+    if not pairs:
+        return []
+    return [float(d) for d in torch.stack([torch.dot(a, b) for a, b in pairs]).tolist()]
+
+
+@torch.inference_mode()
+@np.errstate(invalid="ignore")  # a run that diverges
 def look_into(step: Step, matrix: Tensor) -> Look:
     """What the first clip's step was made of, in a few small transfers from the device.
 
     Between two steps of a network little of this is in the processor's caches, so that on a small latent the number of
-    operations counts and not their size; `benchmarks.scope` watches it.
+    operations counts and not their size; several looks in a row cost less than one after each step, and NumPy less
+    than torch, whose products and sums wake a second thread. `benchmarks.scope` watches it.
     """
     a, b = step.to_x0
     start, x0 = step.start[0].float(), step.x0[0].float()  # (c, t, h, w)
@@ -76,26 +90,33 @@ def look_into(step: Step, matrix: Tensor) -> Look:
         branches = [p if p is None else torch.where(made[:, None, None], p, (x0 - a * start) / b) for p in branches]
     prompt, null = (*branches, None, None)[:2]
     known = [p for p in (prompt, null) if p is not None]
-    scaled = start if a == 1 else a * start
-    size, channel_size = look_sizes(start.shape, step.total)
-    latents = _resized(torch.stack([start, x0, *(torch.add(scaled, p, alpha=b) for p in known)]), size)
-    colours = matrix.to(latents) * 127.5
-    rgb = torch.matmul(colours[:-1].T, latents.flatten(2)).add_(colours[-1, :, None] + 128).clamp_(0, 255)
-    pictures = rgb.to("cpu", torch.uint8).numpy().reshape(len(rgb), 3, *latents.shape[2:]).transpose(0, 2, 3, 4, 1)
-    channels = latents[1] if channel_size == size else _resized(x0, channel_size)
 
-    rows, difference, peak = known, None, None
+    size, channel_size = look_sizes(start.shape, step.total)
+    scaled = start if a == 1 else a * start
+    shown = [start, x0, *(torch.add(scaled, p, alpha=b) for p in known)]
+    latents = torch.stack([_resized(x, size) for x in shown]).cpu().numpy()
+    colours = matrix.cpu().numpy() * np.float32(127.5)
+    rgb = np.matmul(colours[:-1].T, latents.reshape(*latents.shape[:2], -1)) + (colours[-1, :, None] + 128)
+    pictures = _levels(rgb).reshape(len(rgb), 3, *latents.shape[2:]).transpose(0, 2, 3, 4, 1)
+    channels = latents[1] if channel_size == size else _resized(x0, channel_size).cpu().numpy()
+
+    def vector(p: Tensor) -> Tensor:
+        return (p if made is None or not made.any() else p[:, made]).reshape(-1)
+
+    vectors = [vector(p) for p in known]
+    norms = [math.sqrt(d / len(v)) for d, v in zip(_dots(*((v, v) for v in vectors)), vectors, strict=True)]
+    difference, peak, difference_norm, cosine, applied = None, None, None, None, None
     if prompt is not None and null is not None:
         apart = prompt - null
-        distance = apart.square().mean(0).sqrt()  # (t, h, w)
-        largest = float(distance.max())
-        difference, peak = heat(_resized(distance, size), largest), largest * abs(b)
-        rows = [*known, apart, step.prediction.guided[0, : len(apart)] - null]
-    vectors = torch.stack(rows) if rows else start.new_zeros(0, 1, 1)
-    vectors = (vectors if made is None or not made.any() else vectors[:, :, made]).flatten(1)
-    products = (vectors @ vectors.T).tolist()
-    norms = [math.sqrt(line[i] / vectors.shape[1]) for i, line in enumerate(products)]
-    both = len(rows) == 4
+        squares = (apart * apart).mean(0)  # (t, h, w)
+        largest = math.sqrt(float(squares.max()))
+        difference, peak = heat(np.sqrt(_resized(squares, size).cpu().numpy()), largest), largest * abs(b)
+        c, u = vectors
+        d, moved = c - u, vector(step.prediction.guided[0, : len(apart)]) - u
+        squared, pulled, between = _dots((d, d), (d, moved), (c, u))
+        difference_norm = math.sqrt(squared / len(d))
+        cosine = between / max(norms[0] * norms[1] * len(d), 1e-12)
+        applied = pulled / squared if squared > 0 else None
     return Look(
         noisy=pictures[0],
         estimate=pictures[1],
@@ -103,12 +124,12 @@ def look_into(step: Step, matrix: Tensor) -> Look:
         null=None if null is None else pictures[-1],
         difference=difference,
         peak=peak,
-        channels=(channels * (255 / 6)).add_(128).clamp_(0, 255).to("cpu", torch.uint8).numpy(),
+        channels=_levels(channels * np.float32(255 / 6) + 128),
         prompt_norm=None if prompt is None else norms[0],
-        null_norm=None if null is None else norms[len(known) - 1],
-        difference_norm=norms[2] if both else None,
-        cosine=products[0][1] / max(math.sqrt(products[0][0] * products[1][1]), 1e-12) if both else None,
-        applied=products[2][3] / products[2][2] if both and products[2][2] > 0 else None,
+        null_norm=None if null is None else norms[-1],
+        difference_norm=difference_norm,
+        cosine=cosine,
+        applied=applied,
     )
 
 

@@ -10,7 +10,7 @@ import math
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -187,7 +187,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPreview:
-    """One denoising step is done. `previews` holds one (t', h', w', 3) picture of the x0 estimate for each clip."""
+    """One denoising step is done. `previews` holds one (t', h', w', 3) picture of the x0 estimate for each clip.
+
+    `look`, where it was asked for, computes what the step was made of when it is called; it holds the step's tensors.
+    """
 
     index: int
     total: int
@@ -195,7 +198,7 @@ class StepPreview:
     previews: tuple[Frames, ...]
     guidance: tuple[float, ...]  # effective at this step, one for each clip
     seconds: float  # of denoising so far
-    look: Look | None = None  # where it was asked for
+    look: Callable[[], Look] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def step() -> Make:
             previews=(picture,),
             guidance=(4.0,),
             seconds=0.1 * (index + 1) ** 2,
-            look=look,
+            look=lambda: look,
         )
 
     return make
@@ -79,10 +79,11 @@ def test_a_run_becomes_a_value(request_: GenerationRequest, step: Make) -> None:
 
 def test_earlier_values_and_steps_never_change(request_: GenerationRequest, step: Make) -> None:
     scope = ScopeView(1, request_)
-    scope.add(step(0))
+    scope.add(replace(step(0), seconds=0.2))
     before = scope.value(done=False)
+    assert len(before["steps"]) == 1
     copy = json.dumps(before)
-    scope.add(step(1))
+    scope.add(replace(step(1), seconds=0.4))
     after = scope.value(done=False)
     assert json.dumps(before) == copy
     assert after["steps"][0] is before["steps"][0]
@@ -92,7 +93,7 @@ def test_what_was_not_evaluated_is_left_out(step: Make) -> None:
     event = step(0)
     assert event.look is not None
     bare = replace(
-        event.look,
+        event.look(),
         null=None,
         difference=None,
         peak=None,
@@ -101,9 +102,20 @@ def test_what_was_not_evaluated_is_left_out(step: Make) -> None:
         cosine=None,
         applied=None,
     )
-    entry = fold_step(replace(event, look=bare))
+    entry = fold_step(event, bare)
     assert entry["q"] == "xec"
     assert (entry["n"], entry["a"], entry["cos"], entry["peak"]) == ([1.0, None, None], None, None, None)
+
+
+def test_quick_steps_are_folded_together_and_none_is_lost(request_: GenerationRequest, step: Make) -> None:
+    scope, seen = ScopeView(1, request_), []
+    for index in range(10):
+        scope.add(replace(step(0), index=index, seconds=0.01 * (index + 1)))
+        seen.append(len(scope.value(done=False)["steps"]))
+    assert seen == [0] * 7 + [8] * 3
+    value = scope.value(done=True)
+    assert [s["i"] for s in value["steps"]] == list(range(1, 11))
+    assert [s["ms"] for s in value["steps"]] == pytest.approx([10] * 10)
 
 
 def test_a_step_without_a_look_says_nothing(request_: GenerationRequest, step: Make) -> None:

@@ -50,9 +50,8 @@ def folded(step: Step, scale: float = 4.0) -> dict[str, Any]:
     look = look_into(step, first_channels(step.start.shape[1]))
     own = np.zeros((*step.start.shape[2:], 3), np.uint8)
     return fold_step(
-        StepPreview(
-            index=step.index, total=step.total, t=step.t, previews=(own,), guidance=(scale,), seconds=0.1, look=look
-        )
+        StepPreview(index=step.index, total=step.total, t=step.t, previews=(own,), guidance=(scale,), seconds=0.1),
+        look,
     )
 
 
@@ -92,10 +91,22 @@ def test_branches_that_agree_are_black_and_measure_no_scale() -> None:
 
 
 def test_heat_rises_from_black_to_its_peak() -> None:
-    ramp = heat(torch.linspace(0, 2, 9).reshape(1, 1, 9), 2.0)[0, 0].astype(int)
+    ramp = heat(np.linspace(0, 2, 9, dtype=np.float32).reshape(1, 1, 9), 2.0)[0, 0].astype(int)
     assert ramp[0].tolist() == [0, 0, 0]
     assert ramp[-1].tolist() == [252, 240, 180]
     assert (np.diff(ramp.sum(1)) > 0).all()
+
+
+def test_a_run_that_diverges_can_still_be_looked_at() -> None:
+    guided = torch.full((1, 4, 2, 4, 4), torch.nan)
+    own = torch.full_like(guided, torch.inf)
+    nan = Step(
+        index=0, total=4, t=0.5, x=own, x0=guided, start=own, to_x0=(1, -0.5),
+        prediction=Prediction(guided=guided, branches=(own, guided)),
+    )  # fmt: skip
+    look = look_into(nan, first_channels(4))
+    assert look.noisy.dtype == np.uint8
+    assert look.channels.shape == (4, 2, 4, 4)
 
 
 def test_a_look_leaves_no_trace_and_knows_which_branches_spoke(nano: ModelBundle) -> None:
@@ -109,8 +120,8 @@ def test_a_look_leaves_no_trace_and_knows_which_branches_spoke(nano: ModelBundle
         for event in with_look:
             if not isinstance(event, StepPreview):
                 continue
-            look = event.look
-            assert look is not None
+            assert event.look is not None
+            look = event.look()
             assert np.abs(look.estimate.astype(int) - event.previews[0]).max() <= 1
             assert (look.prompt is None, look.null is None) == (scale == 0, scale == 1)
             assert (look.prompt_norm is None, look.null_norm is None) == (scale == 0, scale == 1)
