@@ -1,7 +1,7 @@
 // What the page's own components share, as window.openSora: it is in the head, before any of them starts.
 // Words for the visitor's language: a key is the English text with every number as #; numbers keep their order.
 (() => {
-  const words = navigator.language.toLowerCase().startsWith("zh") ? WORDS : {};
+  const language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en", words = language === "zh" ? WORDS : {};
   const say = (text) => {
     const exact = words[text];
     if (exact !== undefined) return exact;
@@ -73,5 +73,5 @@
     if (!document.hidden) for (const [name, text] of told) if (!text.running) told.delete(name);
     show();
   });
-  window.openSora = { say, sayAll, make, vector, clamp, seconds, running, runs, title };
+  window.openSora = { language, say, sayAll, make, vector, clamp, seconds, running, runs, title };
 })();

@@ -40,7 +40,7 @@ from opensora_demo.ui.controls import (
 )
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.jobs import Job, Jobs, Value
-from opensora_demo.ui.language import say, translated
+from opensora_demo.ui.language import language_of, say, translated
 from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, E, Generate, RunEvent, Waiting, stream
 from opensora_demo.ui.scope import ScopeView
@@ -302,16 +302,15 @@ class Handlers:
     def page_plan(self, request: gr.Request, *values: Any) -> str:
         """What a comparison would run, in a sentence; what is wrong with it in another."""
         form = dict(zip(COMPARE_FORM, values, strict=True))
-        accepted = str(request.headers.get("accept-language", ""))
         try:
             _, requests = self.parse_comparison(dict(form) | {"prompt": form["prompt"] or "a ball"})
         except DemoError as error:
-            return say(f"**Not yet:** {error}.", accepted)
+            return say(f"**Not yet:** {error}.", accepted(request))
         columns, rows = len(requests[0].columns), len(requests)
         clips = f"{columns} clips" if rows == 1 else f"{columns} by {rows}: {columns * rows} clips"
         noise = "one noise" if rows == 1 or form["axis"] != "seed" else "one noise for each row"
         steps = sum(r.steps for r in requests)
-        return say(f"{clips} from {noise}, {steps} steps of up to {columns} clips at once.", accepted)
+        return say(f"{clips} from {noise}, {steps} steps of up to {columns} clips at once.", accepted(request))
 
     def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
@@ -387,10 +386,16 @@ class Handlers:
 
     def page_compose(self, event: gr.EventData) -> str:
         """The sentence of the chips that are pressed."""
-        return compose(event._data if isinstance(event._data, dict) else {})
+        choice = event._data if isinstance(event._data, dict) else {}
+        return compose(choice, "zh" if choice.get("language") == "zh" else "en")
 
-    def page_roll(self) -> str:
-        return roll(random.Random())
+    def page_roll(self, request: gr.Request) -> str:
+        return roll(random.Random(), language_of(accepted(request)))
+
+
+def accepted(request: gr.Request) -> str:
+    """The Accept-Language header of a visitor."""
+    return str(request.headers.get("accept-language", ""))
 
 
 def noting(job: Job, events: Iterator[E]) -> Iterator[E]:

@@ -16,6 +16,7 @@ import gradio as gr
 from opensora_demo.catalog import MODELS, ModelSpec
 from opensora_demo.ui.components import UI_ASSETS
 from opensora_demo.ui.controls import compare_note, frame_hint, listed_title, model_note
+from opensora_demo.ui.words import Language
 
 NUMBER = r"\d+(?:\.\d+)?"
 WRITTEN = (gr.Button, gr.Markdown, gr.UploadButton)  # whose value is a text of ours
@@ -55,9 +56,14 @@ def marked(text: Any) -> Any:
     return str(languages()(text)) if isinstance(text, str) and text in chinese() else text
 
 
+def language_of(accepted: str) -> Language:
+    """The first language of an Accept-Language header, where the page speaks it."""
+    return "zh" if accepted.lower().startswith("zh") else "en"
+
+
 def say(text: str, accepted: str) -> str:
     """A text in the first language of an Accept-Language header; numbers keep their order."""
-    if not accepted.lower().startswith("zh"):
+    if language_of(accepted) == "en":
         return text
     numbers = iter(re.findall(NUMBER, text))
     found = chinese().get(text) or chinese().get(re.sub(NUMBER, "#", text)) or in_pieces(text, chinese())

@@ -7,37 +7,69 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Literal
 
 from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
 from opensora_demo.types import Rule
 
-CHIPS: dict[str, tuple[str, ...]] = {
-    "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white"),
-    "shape": ("ball", "square", "triangle", "star", "heart", "ring", "diamond"),
-    "motion": (
-        "moving left",
-        "moving right",
-        "rising",
-        "falling",
-        "bouncing",
-        "moving in a circle",
-        "spinning",
-        "growing",
-        "shrinking",
-        "zigzagging",
-        "staying still",
-    ),
-    "place": (
-        "on black",
-        "on white",
-        "in the sky",
-        "over a meadow",
-        "at night",
-        "at sunset",
-        "over the sea",
-        "in the desert",
-        "on a checkerboard",
-    ),
+Language = Literal["en", "zh"]
+CHIPS: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white"),
+        "shape": ("ball", "square", "triangle", "star", "heart", "ring", "diamond"),
+        "motion": (
+            "moving left",
+            "moving right",
+            "rising",
+            "falling",
+            "bouncing",
+            "moving in a circle",
+            "spinning",
+            "growing",
+            "shrinking",
+            "zigzagging",
+            "staying still",
+        ),
+        "place": (
+            "on black",
+            "on white",
+            "in the sky",
+            "over a meadow",
+            "at night",
+            "at sunset",
+            "over the sea",
+            "in the desert",
+            "on a checkerboard",
+        ),
+    },
+    "zh": {
+        "colour": ("红", "橙", "黄", "绿", "青", "蓝", "紫", "粉", "白"),
+        "shape": ("球", "方块", "三角形", "星星", "爱心", "圆环", "菱形"),
+        "motion": (
+            "向左移动",
+            "向右移动",
+            "上升",
+            "下降",
+            "弹跳",
+            "转圈",
+            "旋转",
+            "变大",
+            "变小",
+            "走之字形",
+            "静止不动",
+        ),
+        "place": (
+            "在黑色背景上",
+            "在白色背景上",
+            "在天空中",
+            "在草地上",
+            "在夜空中",
+            "在日落时",
+            "在大海上",
+            "在沙漠里",
+            "在棋盘上",
+        ),
+    },
 }
 SUMMARY = "one coloured shape (or two) moving in front of a painted background"
 
@@ -81,16 +113,17 @@ def knows_words(model_id: str) -> bool:
     return model_id in TOY_MODELS
 
 
-def compose(choice: Mapping[str, object]) -> str:
+def compose(choice: Mapping[str, object], language: Language = "en") -> str:
     """The sentence of a choice of chips, "a red ball bouncing over a meadow"; words that are no chips are dropped."""
-    words = {kind: word if (word := choice.get(kind)) in known else None for kind, known in CHIPS.items()}
-    subject = " ".join(str(words[kind]) for kind in ("colour", "shape") if words[kind])
-    if not words["shape"]:
-        subject = f"{subject} shape".strip()
+    words = {kind: str(word) if (word := choice.get(kind)) in known else "" for kind, known in CHIPS[language].items()}
+    if language == "zh":
+        colour = words["colour"] and words["colour"] + "色的"
+        return "一个" + colour + (words["shape"] or "形体") + words["place"] + words["motion"]
+    subject = f"{words['colour']} {words['shape'] or 'shape'}".strip()
     article = "an" if subject[0] in "aeiou" else "a"
-    return " ".join([article, subject, *(str(words[kind]) for kind in ("motion", "place") if words[kind])])
+    return " ".join(word for word in (article, subject, words["motion"], words["place"]) if word)
 
 
-def roll(rng: random.Random) -> str:
+def roll(rng: random.Random, language: Language = "en") -> str:
     """A random sentence with all four kinds of words."""
-    return compose({kind: rng.choice(known) for kind, known in CHIPS.items()})
+    return compose({kind: rng.choice(known) for kind, known in CHIPS[language].items()}, language)

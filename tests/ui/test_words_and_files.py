@@ -23,15 +23,20 @@ def test_compose() -> None:
     assert compose({"colour": "orange"}) == "an orange shape"
     assert compose({"shape": "<img>", "motion": "rising"}) == "a shape rising"
     assert compose({"shape": ["ball"]}) == "a shape"
+    chinese = {"shape": "球", "colour": "红", "motion": "弹跳", "place": "在草地上", "language": "zh"}
+    assert compose(chinese, "zh") == "一个红色的球在草地上弹跳"
+    assert compose({"shape": "ball", "colour": "红"}, "zh") == "一个红色的形体"
 
 
 def test_the_model_knows_every_chip() -> None:
     root = Path(__file__).resolve().parents[2]
     file = root / "assets" / FILES.folder / FILES.tokenizer
     known = json.loads(file.read_text("utf-8"))["model"]["vocab"]
-    words = {w for group in CHIPS.values() for phrase in group for w in re.findall(r"[a-z]+", phrase)}
+    words = {w for group in CHIPS["en"].values() for phrase in group for w in re.findall(r"[a-z]+", phrase)}
     assert words <= set(known)
     assert {w for i in range(50) for w in roll(random.Random(i)).split()} <= set(known)
+    assert {c for i in range(50) for c in roll(random.Random(i), "zh")} <= set(known)
+    assert set(compose({}, "zh")) <= set(known)
 
 
 @pytest.mark.parametrize("prompt", ["../../x", "CON", "x" * 300, "", "ねこ", "a/b\\c\0d"])

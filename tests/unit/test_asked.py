@@ -12,7 +12,7 @@ from opensora_demo.training.asked import Asked, Wanted, asked, mark_clips, marks
 from opensora_demo.training.captions import caption
 from opensora_demo.training.reader import ATTRIBUTES, OF_OBJECTS, Reader, Reading, Sight, load_reader, read_clips
 from opensora_demo.training.worlds import Scene, render, sample_scene
-from opensora_demo.ui.words import CHIPS, compose
+from opensora_demo.ui.words import CHIPS, Language, compose
 
 RED_BALL = Wanted(shape="ball", colour="red")
 BLUE_STAR = Wanted(shape="star", colour="blue")
@@ -65,14 +65,17 @@ def test_what_a_sentence_leaves_out_is_left_open_and_never_wrong(chinese: float)
     assert 0.25 < left_open / 1600 < 0.35
 
 
-def test_every_chip_of_the_page_is_understood() -> None:
-    for colour, c in zip(CHIPS["colour"], ATTRIBUTES["colour"], strict=True):
-        for shape, s in zip(CHIPS["shape"], ATTRIBUTES["shape"], strict=True):
-            assert asked(compose({"colour": colour, "shape": shape})).objects == (Wanted(shape=s, colour=c),)
-    for motion, m in zip(CHIPS["motion"], ATTRIBUTES["motion"], strict=True):
-        for place, p in zip(CHIPS["place"], ATTRIBUTES["background"], strict=True):
-            text = compose({"colour": "red", "motion": motion, "place": place})
-            assert asked(text) == Asked(objects=(Wanted(colour="red", motion=m),), background=p)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_chip_of_the_page_is_understood(language: Language) -> None:
+    chips = CHIPS[language]
+    for colour, c in zip(chips["colour"], ATTRIBUTES["colour"], strict=True):
+        for shape, s in zip(chips["shape"], ATTRIBUTES["shape"], strict=True):
+            found = asked(compose({"colour": colour, "shape": shape}, language))
+            assert found.objects == (Wanted(shape=s, colour=c),)
+    for motion, m in zip(chips["motion"], ATTRIBUTES["motion"], strict=True):
+        for place, p in zip(chips["place"], ATTRIBUTES["background"], strict=True):
+            text = compose({"colour": chips["colour"][0], "motion": motion, "place": place}, language)
+            assert asked(text) == Asked(objects=(Wanted(colour="red", motion=m),), background=p), text
 
 
 @pytest.mark.parametrize(
