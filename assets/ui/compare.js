@@ -336,7 +336,7 @@ function render() {
   title(name, busy ? Math.round(100 * share) + " %" : view.phase === "done" ? say("Done") : "", busy);
   const note = $(".oc-note");
   note.hidden = !view.note;
-  note.textContent = view.note || "";
+  note.textContent = say(view.note || "");
   const actions = $(".oc-actions");
   actions.replaceChildren();
   if (view.grid) {
@@ -373,7 +373,7 @@ function receive() {
   showChart();
   render();
   animate();
-  if (!running()) $(".oc-live").textContent = say(view.text) + ". " + (view.note || "");
+  if (!running()) $(".oc-live").textContent = say(view.text) + ". " + say(view.note || "");
 }
 
 // --- once -------------------------------------------------------------------------------------------------------------

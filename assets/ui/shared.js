@@ -1,13 +1,23 @@
 // What the page's own components share, as window.openSora: it is in the head, before any of them starts.
-// Words for the visitor's language: a key is the English text with every number as #; numbers keep their order.
+// Words for the visitor's language: a key is the English text with every number as #, in order, and {} for anything.
 (() => {
   const language = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en", words = language === "zh" ? WORDS : {};
   const say = (text) => {
     const exact = words[text];
     if (exact !== undefined) return exact;
     const numbers = [], key = String(text).replace(/\d+(\.\d+)?/g, (n) => (numbers.push(n), "#")), found = words[key];
-    return found === undefined ? text : found.replace(/#/g, () => numbers.shift());
+    if (found !== undefined) return found.replace(/#/g, () => numbers.shift());
+    const [, field, rest] = language === "zh" ? /^(\w+): (.*)$/s.exec(text) || [] : []; // an error names its field
+    if (field) return say(field) + "：" + say(rest);
+    for (const [pattern, said] of templates) {
+      const parts = pattern.exec(text);
+      if (parts) return said.replace(/\{\}/g, () => parts.splice(1, 1)[0].split("; ").map(say).join("；"));
+    }
+    return text;
   };
+  const plain = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), longest = (a, b) => b.length - a.length;
+  const templates = Object.keys(words).filter((key) => key.includes("{}")).sort(longest)
+    .map((key) => [new RegExp("^" + plain(key).replaceAll("\\{\\}", "(.+?)") + "$", "s"), words[key]]);
   // The fixed words of a template, before anything a person wrote is in it.
   const sayAll = (element) => {
     const nodes = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
@@ -57,6 +67,16 @@
     };
     return { known, remember };
   };
+
+  // What Gradio says of an error.
+  if (language === "zh") {
+    new MutationObserver((changes) => {
+      for (const node of changes.flatMap((change) => [...change.addedNodes])) {
+        const toasts = node.nodeType === 1 ? node.querySelectorAll(".toast-title, .toast-message-text") : [];
+        for (const part of toasts) part.textContent = say(part.textContent.trim());
+      }
+    }).observe(document.documentElement, { childList: true, subtree: true });
+  }
 
   // The tab's title belongs to whatever runs; once that has ended it says so until somebody looks.
   const TITLE = "Open-Sora Demo", told = new Map();

@@ -238,7 +238,7 @@ function showPrompt(text) {
 function showNote(text) {
   const note = $(".os-note");
   note.hidden = !text;
-  note.textContent = text || "";
+  note.textContent = say(text || "");
 }
 
 // After a run, a scrub or an example: what belongs on the stage now.
@@ -455,7 +455,7 @@ function receive() {
   } else {
     render();
   }
-  if (!running()) $(".os-live").textContent = say(view.text) + ". " + (view.note || "");
+  if (!running()) $(".os-live").textContent = say(view.text) + ". " + say(view.note || "");
 }
 
 watch("value", receive);

@@ -28,7 +28,7 @@ PIECE = 8  # a text this long also counts inside a longer one
 
 @cache
 def chinese() -> dict[str, str]:
-    """English -> Chinese; a # stands for a number."""
+    """English -> Chinese; a # stands for a number, {} for anything, which is translated by itself."""
     words: dict[str, str] = json.loads((UI_ASSETS / "words_zh.json").read_text("utf-8"))
     return words | {text: in_pieces(text, words) for spec in MODELS.values() for text in texts_of(spec)}
 
@@ -63,11 +63,30 @@ def language_of(accepted: str) -> Language:
 
 def say(text: str, accepted: str) -> str:
     """A text in the first language of an Accept-Language header; numbers keep their order."""
-    if language_of(accepted) == "en":
-        return text
+    return text if language_of(accepted) == "en" else _say(text)
+
+
+def _say(text: str) -> str:
+    words = chinese()
+    if text in words:
+        return words[text]
     numbers = iter(re.findall(NUMBER, text))
-    found = chinese().get(text) or chinese().get(re.sub(NUMBER, "#", text)) or in_pieces(text, chinese())
-    return re.sub("#", lambda _: next(numbers), found)
+    if found := words.get(re.sub(NUMBER, "#", text)):
+        return re.sub("#", lambda _: next(numbers), found)
+    field, colon, rest = text.partition(": ")  # an error names its field
+    if colon and re.fullmatch(r"\w+", field):
+        return f"{_say(field)}：{_say(rest)}"
+    for pattern, found in templates():
+        if match := pattern.fullmatch(text):
+            return found.format(*("；".join(map(_say, group.split("; "))) for group in match.groups()))
+    return in_pieces(text, words)
+
+
+@cache
+def templates() -> list[tuple[re.Pattern[str], str]]:
+    """The texts with {} in them, the longest first."""
+    found = sorted((text for text in chinese() if "{}" in text), key=len, reverse=True)
+    return [(re.compile(re.escape(text).replace(r"\{\}", "(.+?)"), re.DOTALL), chinese()[text]) for text in found]
 
 
 def translate(page: gr.Blocks) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from opensora_demo.ui.language import say
+
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
@@ -314,3 +316,30 @@ def test_a_phone(visit: Visit, scheme: str) -> None:
     assert tops == sorted(tops)
     assert box(page, "#stage .os-frame")["width"] >= 340
     assert ("dark" in page.evaluate("document.body.className")) == (scheme == "dark")
+
+
+def test_a_chinese_browser_is_spoken_to_in_chinese(visit: Visit) -> None:
+    page = visit(locale="zh-CN")
+    for word in ("红", "球", "弹跳", "在草地上"):
+        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
+    composed = "(p) => document.querySelector('#prompt textarea').value === p"
+    page.wait_for_function(composed, arg="一个红色的球在草地上弹跳")
+    page.click("#die")
+    page.wait_for_function("() => /^一个.色的.+$/.test(document.querySelector('#prompt textarea').value)")
+    page.fill("#seed textarea, #seed input", "-5")
+    page.click("#generate")
+    page.get_by_text("种子：须在 0 与").wait_for()
+    told = "Ignored in this link: steps: must lie between 1 and 100, not 999; model: nemo is not offered here."
+    for text_ in (
+        told,
+        "nano does not know: dragon.",
+        "rows: must be at most 4, not 9",
+        "a (b) {c}: \\1 {}",
+        "step 3 of 4",
+    ):
+        assert page.evaluate("(t) => window.openSora.say(t)", text_) == say(text_, "zh-CN")
+    page.fill("#seed textarea, #seed input", "")
+    page.fill("#prompt textarea", "一个红色的龙")
+    page.click("#generate")
+    wait(page, "done")
+    assert text(page, "#stage .os-note").startswith("nano 不认识：龙")

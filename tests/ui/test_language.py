@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
-from opensora_demo.catalog import MODELS
+from opensora_demo.catalog import MODELS, NANO
+from opensora_demo.errors import RequestError
+from opensora_demo.types import parse_request
 from opensora_demo.ui.components import UI_ASSETS
 from opensora_demo.ui.handlers import Handlers
 from opensora_demo.ui.language import WRITTEN, chinese, head, marked, say, texts_of, translated
@@ -96,3 +98,46 @@ def test_what_the_scripts_say_is_in_the_table() -> None:
         script = (UI_ASSETS / f"{name}.js").read_text("utf-8")
         for text in re.findall(r'say\("([^"]+)"\)', script):
             assert text in chinese(), (name, text)
+
+
+WRONG: tuple[dict[str, object], ...] = (
+    {"prompt": ""},
+    {"prompt": 3},
+    {"prompt": "x" * 5000},
+    {"prompt": "a", "steps": 1000},
+    {"prompt": "a", "steps": "many"},
+    {"prompt": "a", "steps": 2.5},
+    {"prompt": "a", "fps": 0},
+    {"prompt": "a", "frames": 18},
+    {"prompt": "a", "seed": -5},
+    {"prompt": "a", "seed": 10**400},
+    {"prompt": "a", "guidance": float("nan")},
+    {"prompt": "a", "guidance": [1, 1]},
+    {"prompt": "a", "guidance": list(range(9))},
+    {"prompt": "a", "guidance": [1, 2, 3, 4], "rule": ["plain", "apg", "cfg-zero"]},
+    {"prompt": "a", "rule": "magic"},
+    {"prompt": "a", "rule": []},
+    {"prompt": "a", "edit": "x"},
+    {"prompt": "a", "sampler": "x"},
+)
+
+
+@pytest.mark.parametrize("raw", WRONG, ids=str)
+def test_an_error_is_chinese_and_names_its_field(raw: dict[str, object]) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request(raw, model_id="nano", limits=NANO.limits)
+    found = say(str(caught.value), "zh-CN")
+    field, rest = found.split("：", 1)
+    assert is_chinese(field) or field in ("sampler", "image_guidance")
+    assert is_chinese(rest), found
+    own = {"plain", "interval", "oscillating", "rescale", "apg", "cfg", "zero", "magic", "nan", "none"}
+    assert set(re.findall("[a-z]{3,}", rest)) <= own, found
+
+
+def test_anything_between_fixed_words_is_kept_and_said_by_itself() -> None:
+    told = "Ignored in this link: steps: must lie between 1 and 100, not 999; model: nemo is not offered here."
+    assert say(told, "zh") == "链接中被忽略的内容：步数：须在 1 与 100 之间，而不是 999；模型：这里不提供 nemo。"
+    assert say("rows: must be at most 4, not 9", "zh") == "行：最多 4 个，而不是 9 个"
+    assert say("a (b) {c}: \\1 {}", "zh") == "a (b) {c}: \\1 {}"
+    for english, words in chinese().items():
+        assert english.count("{}") == words.count("{}"), english
