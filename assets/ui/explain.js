@@ -1,6 +1,9 @@
 // The body of a function (element, trigger, props, server, upload, watch), run once when the figures appear.
 // Text that a person wrote (the prompt, its words) is only ever set with textContent.
-const { say, sayAll, make, vector, clamp } = window.openSora;
+const { say, sayAll, clamp } = window.openSora;
+const written = window.openSora.make; // for what a person wrote; these two are for words of ours
+const make = (tag, className, text) => written(tag, className, text === undefined ? text : say(text));
+const vector = (tag, attributes, text) => window.openSora.vector(tag, attributes, text === undefined ? text : say(text));
 sayAll(element);
 const root = element.querySelector(".ox"), $ = (selector) => root.querySelector(selector);
 const FIGURES = ["tokens", "attention", "coding", "flow", "guidance"];
@@ -24,7 +27,7 @@ const polyline = (points) => "M" + points.map(([x, y]) => x.toFixed(1) + " " + y
 function options(label, names, key, start, act) {
   const box = make("div", "ox-pick"), list = make("div", "ox-options"), nodes = [];
   list.setAttribute("role", "group");
-  list.setAttribute("aria-label", label);
+  list.setAttribute("aria-label", say(label));
   const press = (i) => {
     pick[key] = i;
     nodes.forEach((node, k) => node.setAttribute("aria-pressed", String(k === i)));
@@ -44,21 +47,21 @@ function options(label, names, key, start, act) {
   return box;
 }
 
-function slider(label, low, high, step, key, start, say, act) {
+function slider(label, low, high, step, key, start, tell, act) {
   const box = make("label", "ox-slide"), input = make("input"), out = make("output");
-  Object.assign(input, { type: "range", min: low, max: high, step, ariaLabel: label });
-  const tell = () => {
-    out.textContent = say(pick[key]);
+  Object.assign(input, { type: "range", min: low, max: high, step, ariaLabel: say(label) });
+  const show = () => {
+    out.textContent = say(tell(pick[key]));
     input.setAttribute("aria-valuetext", out.textContent);
   };
   pick[key] = clamp(pick[key] ?? start, low, high);
   input.value = pick[key];
   input.addEventListener("input", () => {
     pick[key] = Number(input.value);
-    tell();
+    show();
     act();
   });
-  tell();
+  show();
   box.append(make("span", "", label), input, out);
   return box;
 }
@@ -89,7 +92,7 @@ function tile(h, w, label) {
 
 // A chart that is drawn anew for every width, so that its text keeps its size; at most H high, lower where it is narrow.
 function chartOf(H, label, act) {
-  const node = vector("svg", { class: "ox-svg", role: "img", "aria-label": label, height: H });
+  const node = vector("svg", { class: "ox-svg", role: "img", "aria-label": say(label), height: H });
   let width = 0;
   const draw = () => {
     if (!node.clientWidth && !width) return;
@@ -235,18 +238,18 @@ function drawAttention(body, data) {
 
   const frames = make("div", "ox-frames"), tiles = [], cells = [];
   frames.setAttribute("role", "listbox");
-  frames.setAttribute("aria-label", "Patches of the clip");
+  frames.setAttribute("aria-label", say("Patches of the clip"));
   for (let f = 0; f < T; f++) {
     const made = tile(gh, gw, "latent frame " + (f + 1)), grid = make("div", "ox-cells");
     grid.setAttribute("role", "group");
-    grid.setAttribute("aria-label", "latent frame " + (f + 1));
+    grid.setAttribute("aria-label", say("latent frame " + (f + 1)));
     grid.style.gridTemplate = "repeat(" + gh + ", 1fr) / repeat(" + gw + ", 1fr)";
     for (let y = 0; y < gh; y++) for (let x = 0; x < gw; x++) {
       const cell = make("button", "ox-cell");
       cell.type = "button";
       cell.tabIndex = -1;
       cell.setAttribute("role", "option");
-      cell.setAttribute("aria-label", "frame " + (f + 1) + ", row " + (y + 1) + ", column " + (x + 1));
+      cell.setAttribute("aria-label", say("frame " + (f + 1) + ", row " + (y + 1) + ", column " + (x + 1)));
       cell.addEventListener("click", () => choose(f, y, x));
       cells.push(cell);
       grid.append(cell);
@@ -293,19 +296,19 @@ function drawAttention(body, data) {
         seen[at] = true;
         cells[at].title = weight.toFixed(3);
       });
-      said.push({ space: "in its frame", time: "over time", all: "anywhere" }[map.kind] + " " + two(most));
+      said.push(say({ space: "in its frame", time: "over time", all: "anywhere" }[map.kind] + " " + two(most)));
     }
     cells.forEach((cell, i) => {
       cell.style.background = seen[i] ? "rgb(79 191 178 / " + (0.9 * light[i]).toFixed(3) + ")" : "rgb(7 9 11 / 45%)";
-      if (!seen[i]) cell.title = "out of reach";
+      if (!seen[i]) cell.title = say("out of reach");
       cell.setAttribute("aria-selected", String(i === own));
       cell.tabIndex = i === own ? 0 : -1;
     });
 
     const texts = maps.filter((m) => m.kind === "text"), order = maps.filter((m) => m.kind !== "text").map((m) => m.kind);
     const rows = texts.map((map) => row_of.text(map, f, p)), most = largest(rows.flat()) || 1;
-    if (rows.length && data.shared) said.push("to words in all " + two(rows[0].reduce((a, b) => a + b, 0)));
-    note.textContent = "Brightest: " + said.join(", ") + "." + (texts.length ? " A word's token has read its neighbours in the text encoder, so it may speak for them too." : "");
+    if (rows.length && data.shared) said.push(say("to words in all " + two(rows[0].reduce((a, b) => a + b, 0))));
+    note.textContent = say("Brightest: ") + said.join(say(", ")) + say(".") + (texts.length ? say(" A word's token has read its neighbours in the text encoder, so it may speak for them too.") : "");
     if (!rows.length) return;
     const titles = rows.length === 1 ? ["Reads"] : order.map((kind) => "After " + (kind === "space" ? "space" : "time"));
     rows.forEach((weights, r) => {
@@ -316,12 +319,12 @@ function drawAttention(body, data) {
           const chip = make("span", "ox-chip");
           const mark = k >= words - 2 && ["end", "padding"].includes(word) && (k === words - 1 || data.words[words - 1] === "padding");
           if (mark) chip.classList.add("ox-mark");
-          chip.append(make("b", "", word), make("small"), make("i"));
+          chip.append(written("b", "", word), make("small"), make("i"));
           list.append(chip);
         });
         reads.append(make("span"), list);
       }
-      reads.children[2 * r].textContent = titles[r] || "Reads";
+      reads.children[2 * r].textContent = say(titles[r] || "Reads");
       weights.forEach((weight, k) => {
         const chip = list.children[k];
         chip.children[1].textContent = two(weight);
@@ -363,7 +366,7 @@ function drawCoding(body, data) {
     const name = make("div", "ox-lane-name"), canvas = make("canvas", "ox-lane"), picture = stage.picture;
     name.append(make("b", "", titles[stage.name]), make("span", "", stage.size), make("span", "", grouped(stage.values) + " numbers"));
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", titles[stage.name] + ": " + picture.n + " frames");
+    canvas.setAttribute("aria-label", say(titles[stage.name]) + ": " + say(picture.n + " frames"));
     lanes.append(name, canvas);
     const spans = stage.name === "latents" ? data.spans : Array.from({ length: picture.n }, (_, i) => [i, i + 1]);
     let source = null;
@@ -437,7 +440,7 @@ function drawCoding(body, data) {
       nodes[j].column.dataset.moved = moved;
     });
     bars.setAttribute("role", "img");
-    bars.setAttribute("aria-label", "moved by " + change.latents.map(two).join(", "));
+    bars.setAttribute("aria-label", say("moved by ") + change.latents.map(two).join(", "));
     painters.forEach((act) => act());
   }
   lanes.append(make("span"), slider("Negative from", 0, data.changes.length - 1, 1, "change", data.changes.length - 1, (i) => "frame " + (data.changes[i].frame + 1), show));
@@ -498,8 +501,8 @@ function drawFlow(body, data) {
     chart.draw();
     paint(noisy.canvas, data.noisy[i], middle, true);
     paint(clean.canvas, data.clean[i], middle, true);
-    noisy.name.textContent = "x at t = " + two(data.times[i]);
-    clean.name.textContent = "the clip it expects";
+    noisy.name.textContent = say("x at t = " + two(data.times[i]));
+    clean.name.textContent = say("the clip it expects");
   }
   const split = make("div", "ox-split"), main = make("div", "ox-main"), side = make("div", "ox-side");
   main.append(
@@ -579,7 +582,7 @@ function empty(name, text) {
 
 function draw(name, data) {
   const figure = $('[data-fig="' + name + '"]'), body = figure.querySelector(".ox-body");
-  figure.querySelector(".ox-fact").textContent = data.fact || "";
+  figure.querySelector(".ox-fact").textContent = (data.facts || []).map(say).join(" ");
   figure.dataset.run = view.run;
   if (data.missing) return empty(name, data.missing);
   body.dataset.state = "full";
@@ -599,7 +602,7 @@ function receive() {
   root.setAttribute("aria-busy", String(busy));
   $(".ox-bar i").style.transform = "scaleX(" + (idle ? 0 : view.share) + ")";
   $(".ox-text").textContent = idle ? "" : say(view.text);
-  $(".ox-about").textContent = idle ? "The prompt comes from the first tab." : "\u201c" + view.prompt + "\u201d, " + view.model + ", seed " + view.seed;
+  $(".ox-about").textContent = idle ? say("The prompt comes from the first tab.") : "\u201c" + view.prompt + "\u201d, " + say(view.model) + ", " + say("seed") + " " + view.seed;
   if (idle) return;
   for (const name of FIGURES) {
     const data = view.figures[name];

@@ -70,8 +70,10 @@ def tokens_view(part: Tokens) -> View:
     pt, ph, pw = part.patch
     count = part.grid[0] * part.grid[1] * part.grid[2]
     return {
-        "fact": f"Here {t} x {h} x {w} places of {c} channels become {count} tokens: each patch of {pt} x {ph} x {pw} "
-        f"is {part.values} numbers, embedded in {part.width} channels.",
+        "facts": [
+            f"Here {t} x {h} x {w} places of {c} channels become {count} tokens: each patch of {pt} x {ph} x {pw} "
+            f"is {part.values} numbers, embedded in {part.width} channels."
+        ],
         "grid": part.grid,
         "times": [round(time, 4) for time in part.times],
         "curves": [
@@ -105,15 +107,15 @@ def attention_view(part: Attentions, spec: ModelSpec) -> View:
     kinds = {found.kind for found in part.looks[0][2]}
     match spec.text_mode:
         case "pooled vector":
-            fact = "Here the whole prompt is one vector, added to the time: there are no words to attend to."
+            facts = ["Here the whole prompt is one vector, added to the time: there are no words to attend to."]
         case "token concatenation":
-            fact = "Here words and patches stand in one sequence: the weights of both together add up to one."
+            facts = ["Here words and patches stand in one sequence: the weights of both together add up to one."]
         case "cross-attention":
-            fact = "Here words are read by cross-attention, whose weights add up to one by themselves."
+            facts = ["Here words are read by cross-attention, whose weights add up to one by themselves."]
     if kinds >= {"space", "time"}:
-        fact += " Patches attend within their frame, then to their own place in every frame."
+        facts.append("Patches attend within their frame, then to their own place in every frame.")
     return {
-        "fact": fact,
+        "facts": facts,
         "grid": part.grid,
         "words": list(part.words),
         "heads": part.heads,
@@ -146,12 +148,10 @@ def coding_view(part: Coding) -> View:
     sizes = {stage.name: stage.size for stage in part.stages}
     values = {name: int(np.prod(size)) for name, size in sizes.items()}
     ratio = values["clip"] / values["latents"]
-    fact = (
-        f"Here {sizes['clip'][1]} frames become {sizes['latents'][1]} latent frames, 1 number for every {ratio:.1f}; "
-        f"the clip just made, coded once more, comes back at {part.psnr:.1f} dB. "
-    )
+    size = f"Here {sizes['clip'][1]} frames become {sizes['latents'][1]} latent frames, 1 number for every {ratio:.1f}."
+    back = f"The clip just made, coded once more, comes back at {part.psnr:.1f} dB."
     return {
-        "fact": fact + causality(part),
+        "facts": [size, back, causality(part)],
         "stages": [
             {
                 "name": stage.name,
@@ -169,13 +169,13 @@ def coding_view(part: Coding) -> View:
 
 def flow_view(part: Flow, spec: ModelSpec) -> View:
     path = part.path
-    longer = f"{path.length:.2f} times as long as the straight line"
+    longer = f"Its way is {path.length:.2f} times as long as the straight line."
     if isinstance(spec.sampler, IddpmConfig):
-        fact = f"This model diffuses (IDDPM): its way bends by design and may be jolted by fresh noise. It is {longer}."
+        facts = ["This model diffuses (IDDPM): its way bends by design and may be jolted by fresh noise.", longer]
     else:
-        fact = f"This way is {longer}. The plane holds {100 * path.captured:.0f} % of how far it strays."
+        facts = [longer, f"The plane holds {100 * path.captured:.0f} % of how far it strays."]
     return {
-        "fact": fact,
+        "facts": facts,
         "times": [round(t, 4) for t in part.times],
         "points": _round(path.points),
         "estimates": _round(path.estimates),
@@ -188,13 +188,13 @@ def guidance_view(part: Guided, spec: ModelSpec) -> View:
     if not part.pulls:
         return {"missing": "This model is told the scale: it makes one prediction, and there are no two to mix."}
     first, last = part.pulls[0], part.pulls[-1]
-    fact = f"Cosine of u and c: {first.cosine:.3f} at the first step, {last.cosine:.3f} at the last."
+    facts = [f"Cosine of u and c: {first.cosine:.3f} at the first step, {last.cosine:.3f} at the last."]
     if gap(first) > 1.5 * gap(last):
-        fact += " They differ most near the noise: there a scale decides the most."
+        facts.append("They differ most near the noise: there a scale decides the most.")
     n, h, w, _ = _thin(part.pictures[0][0], SMALL_PX).shape
     most = min(spec.limits.guidance.high, MOST_SCALE)
     return {
-        "fact": fact,
+        "facts": facts,
         "scale": min(part.scale, most),
         "most": most,
         "n": n,

@@ -57,11 +57,11 @@ def test_an_empty_form_takes_an_example(explaining: Explaining) -> None:
 
 def test_what_does_not_apply_is_said(explaining: Explaining) -> None:
     last = list(explaining.page_explain(VISITOR, "a ball", "", "debug-1.0-dit"))[-1]["figures"]
-    assert "one vector" in last["attention"]["fact"]
+    assert "one vector" in last["attention"]["facts"][0]
     assert last["attention"]["words"] == []
-    assert "IDDPM" in last["flow"]["fact"]
+    assert "IDDPM" in last["flow"]["facts"][0]
     last = list(explaining.page_explain(VISITOR, "a ball", "", "debug-1.0-pixart"))[-1]["figures"]
-    assert last["coding"]["fact"].endswith("One picture has no later frames to change.")
+    assert last["coding"]["facts"][-1] == "One picture has no later frames to change."
 
 
 @pytest.mark.parametrize(
