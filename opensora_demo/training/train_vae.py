@@ -106,6 +106,9 @@ class VaeJob:
 class DcAeJob:
     """Crops of clips through a DC-AE, some clips whole, and now and then lone frames, which it codes in another way.
 
+    Now and then a clip is decoded with the latent of a lone frame, the last of the first group, in the place of the
+    first: that is what a clip that goes on from a given frame looks like to the decoder.
+
     Most is learnt from crops of half the size: more steps in the same time (Chen et al. 2024, section 3.3, train their
     autoencoder small first). There is no posterior: a little noise on the latents and a weak pull to zero keep them
     smooth. `batch` counts whole clips.
@@ -123,6 +126,7 @@ class DcAeJob:
     pull: float = 1e-4
     still_share: float = 0.05
     whole_share: float = 0.15
+    given_share: float = 0.15
 
     def __post_init__(self) -> None:
         self.model = DcAe(self.cfg)
@@ -147,6 +151,11 @@ class DcAeJob:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not still):
             with torch.set_grad_enabled(not self.decoder_only):
                 z = self.model.encoder(video).float()
+            if not still and rng.random() < self.given_share:
+                at = self.cfg.time_factor - 1
+                with torch.no_grad():
+                    lone = self.model.encoder(video[:, :, at : at + 1]).float()
+                z = torch.cat([lone, z[:, :, 1:]], dim=2)
             noise = torch.randn(z.shape, generator=generator)
             decoded = self.model.decoder(z + self.latent_noise * z.detach().std() * noise)
         loss, psnr = pixel_loss(decoded, video, mask, self.object_weight)

@@ -303,7 +303,7 @@ def test_a_network_that_is_right_has_no_loss(
 
 def test_training_a_dc_ae_lowers_its_loss() -> None:
     config = replace(NANO_MMDIT.codec, widths=(16, 32, 64), latent_channels=16)  # type: ignore[type-var]
-    job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.2, whole_share=0.2)  # type: ignore[arg-type]
+    job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.2, whole_share=0.2, given_share=0.5)  # type: ignore[arg-type]
     optimiser = Muon(job.model.named_parameters(), lr=2e-3)
     curve = []
     for step in range(12):
