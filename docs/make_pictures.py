@@ -155,5 +155,5 @@ if __name__ == "__main__":
     scales = [0.0, 1.0, 2.0, 4.0]
     clips = generate(PROMPTS[4], scales, 3)
     grid, fps = compose_grid([clips], [f"guidance {s:g}" for s in scales], [""], [8], min_px=128)
-    save_animation(DOCS / "guidance.webp", grid, fps)
+    save_animation(DOCS / "guidance.webp", np.stack(list(grid)), fps)
     pictures_of_the_page()

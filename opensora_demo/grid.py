@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from opensora_demo.media import MIN_FILE_PX, enlarge
@@ -101,9 +102,9 @@ def compose_grid(
     fps: Sequence[int],
     *,
     min_px: int = MIN_FILE_PX,
-) -> tuple[Frames, int]:
-    """Clips (t, h, w, 3) in one table under its column labels, beside row labels if there are several rows: (frames,
-    frames per second).
+) -> tuple[Iterator[NDArray[np.uint8]], int]:
+    """Clips (t, h, w, 3) in one table under its column labels, beside row labels if there are several rows: (pictures
+    (h, w, 3), frames per second). Pictures are made one by one: of large clips they would not fit the memory.
 
     Every row plays at its own rate of `fps`, in one common time at the highest; a shorter clip holds its last frame.
     All cells are of one size; a clip is enlarged by the largest whole number that fits, and centred. Raises ValueError
@@ -121,20 +122,26 @@ def compose_grid(
     rate = max(fps)
     length = max(math.ceil(len(clip) * rate / own) for row, own in zip(rows, fps, strict=True) for clip in row)
     height, width = _BAR_PX + len(rows) * (h + _GAP_PX) + _GAP_PX, side + len(columns) * (w + _GAP_PX) + _GAP_PX
-    grid = np.empty((length, height, width, 3), np.uint8)
-    grid[:] = _GROUND
+    ground = np.empty((height, width, 3), np.uint8)
+    ground[:] = _GROUND
     for j, label in enumerate(columns):
         x = side + _GAP_PX + j * (w + _GAP_PX)
-        grid[:, _GAP_PX : _GAP_PX + _BAR_PX, x + 4 : x + w] = _label(label, _BAR_PX, w - 4)
-    for i, (row, label, own) in enumerate(zip(rows, row_labels, fps, strict=True)):
-        top = _GAP_PX + _BAR_PX + i * (h + _GAP_PX)
+        ground[_GAP_PX : _GAP_PX + _BAR_PX, x + 4 : x + w] = _label(label, _BAR_PX, w - 4)
+    tops = [_GAP_PX + _BAR_PX + i * (h + _GAP_PX) for i in range(len(rows))]
+    for top, label in zip(tops, row_labels, strict=True):
         if side:
-            grid[:, top : top + h, 2 * _GAP_PX : side] = _label(label, h, beside)
-        for j, clip in enumerate(row):
-            factor = min(h // clip.shape[1], w // clip.shape[2])
-            large = enlarge(clip, factor * min(clip.shape[1:3]))
-            y = top + (h - large.shape[1]) // 2
-            x = side + _GAP_PX + j * (w + _GAP_PX) + (w - large.shape[2]) // 2
-            shown = np.minimum(np.arange(length) * own // rate, len(clip) - 1)
-            grid[:, y : y + large.shape[1], x : x + large.shape[2]] = large[shown]
-    return grid, rate
+            ground[top : top + h, 2 * _GAP_PX : side] = _label(label, h, beside)
+
+    def picture(at: int) -> NDArray[np.uint8]:
+        grid = ground.copy()
+        for top, row, own in zip(tops, rows, fps, strict=True):
+            for j, clip in enumerate(row):
+                shown = min(at * own // rate, len(clip) - 1)
+                factor = min(h // clip.shape[1], w // clip.shape[2])
+                large = enlarge(clip[shown : shown + 1], factor * min(clip.shape[1:3]))[0]
+                y = top + (h - large.shape[0]) // 2
+                x = side + _GAP_PX + j * (w + _GAP_PX) + (w - large.shape[1]) // 2
+                grid[y : y + large.shape[0], x : x + large.shape[1]] = large
+        return grid
+
+    return map(picture, range(length)), rate

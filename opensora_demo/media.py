@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
 import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -143,16 +144,25 @@ def _whole(file: Path) -> Iterator[str]:
         raise
 
 
-def write_mp4(file: Path, frames: Frames, fps: int, settings: Mapping[str, Any], *, min_px: int = MIN_FILE_PX) -> None:
-    """H.264, yuv420p, even sides, index in front; `settings` as JSON in the comment. Appears whole or not at all."""
-    frames = _even(enlarge(frames, min_px))
+def write_mp4(
+    file: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: int,
+    settings: Mapping[str, Any],
+    *,
+    min_px: int = MIN_FILE_PX,
+) -> None:
+    """Pictures (h, w, 3) as H.264, yuv420p, even sides, index in front; `settings` as JSON in the comment. Appears
+    whole or not at all."""
+    pictures = (_even(enlarge(picture[None], min_px))[0] for picture in frames)
+    first = next(pictures)
     with _whole(file) as part, av.open(part, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["comment"] = json.dumps(dict(settings), ensure_ascii=False)
         container.metadata["title"] = str(settings.get("prompt", ""))[:200]
         stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
         stream.codec_context.color_range = 1
-        for picture in frames:
+        for picture in itertools.chain([first], pictures):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -298,7 +298,8 @@ def contact_sheet(clips: Sequence[Frames], prompts: Sequence[str], *, shown: int
         at = np.linspace(0, len(clip) - 1, min(shown, len(clip))).round().astype(int)
         gap = np.full((clip.shape[1], 1, 3), 255, np.uint8)
         parts = [part for i in at for part in (clip[i], gap)][:-1]
-        rows.append(compose_grid([[np.concatenate(parts, 1)[None]]], [prompt], [""], [1], min_px=frame_px)[0])
+        grid, _ = compose_grid([[np.concatenate(parts, 1)[None]]], [prompt], [""], [1], min_px=frame_px)
+        rows.append(np.stack(list(grid)))
     width = max(row.shape[2] for row in rows)
     return np.concatenate([np.pad(r, ((0, 0), (0, 0), (0, width - r.shape[2]), (0, 0)), mode="edge") for r in rows], 1)
 

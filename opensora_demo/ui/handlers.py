@@ -23,7 +23,7 @@ import gradio as gr
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
 from opensora_demo.grid import compose_grid
-from opensora_demo.media import MIN_FILE_PX, read_reference, read_settings, write_mp4, write_png, write_sprite
+from opensora_demo.media import read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import MIN_FRAMES, Reader, load_reader
@@ -163,11 +163,13 @@ class Handlers:
             "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
             "unknown": list(done.unknown),
         }
-        frames, fps = done.clips[0].frames, request.fps
-        if len(done.clips) > 1:
-            frames, fps = compose_grid([[clip.frames for clip in done.clips]], request.labels, [""], [fps])
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
-        write_mp4(file, frames, fps, settings, min_px=MIN_FILE_PX if len(done.clips) == 1 else 1)
+        if len(done.clips) == 1:
+            write_mp4(file, done.clips[0].frames, request.fps, settings)
+        else:
+            clips = [[clip.frames for clip in done.clips]]
+            pictures, fps = compose_grid(clips, request.labels, [""], [request.fps])
+            write_mp4(file, pictures, fps, settings, min_px=1)
         return file, settings
 
     def attend(self, job: Job, end: Callable[[str, str, float], Value], run: Callable[[float], None]) -> None:
@@ -235,9 +237,9 @@ class Handlers:
                             job.publish(view.value(self.clock() - begin))
                 file = self.files.new_file("compare", requests[0].prompt, requests[0].seed)
                 clips = [[clip.frames for clip in of_row] for of_row in view.clips]
-                frames, fps = compose_grid(clips, requests[0].labels, labels, [r.fps for r in requests])
+                pictures, fps = compose_grid(clips, requests[0].labels, labels, [r.fps for r in requests])
                 settings = requests[0].settings() | {"rows": [r.settings() for r in requests]}
-                write_mp4(file, frames, fps, settings, min_px=1)
+                write_mp4(file, pictures, fps, settings, min_px=1)
                 job.publish(view.finish(file, self.clock() - begin))
 
             self.attend(job, view.end, run)

@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -215,8 +216,14 @@ def plain(value: int, frames: int = 3, height_px: int = 64, width_px: int = 64) 
     return np.full((frames, height_px, width_px, 3), value, np.uint8)
 
 
+def film(*args: Any, **options: Any) -> tuple[np.ndarray, int]:
+    """All of a table at once."""
+    pictures, fps = compose_grid(*args, **options)
+    return np.stack(list(pictures)), fps
+
+
 def test_a_row_holds_every_clip_under_its_label() -> None:
-    grid, fps = compose_grid([[plain(40 * i) for i in range(1, 6)]], [f"guidance {i}" for i in range(1, 6)], ["x"], [8])
+    grid, fps = film([[plain(40 * i) for i in range(1, 6)]], [f"guidance {i}" for i in range(1, 6)], ["x"], [8])
     assert fps == 8
     assert grid.shape == (3, 28 + 256 + 2 * 6, 5 * (256 + 6) + 6, 3)
     for i, value in enumerate((40, 80, 120, 160, 200)):
@@ -227,7 +234,7 @@ def test_a_row_holds_every_clip_under_its_label() -> None:
 
 def test_rows_play_at_their_own_rate_in_one_time() -> None:
     count = np.arange(4, dtype=np.uint8)[:, None, None, None] * 10 + np.zeros((1, 64, 64, 3), np.uint8)
-    grid, fps = compose_grid([[count, count[:2]], [count, count]], ["a", "b"], ["slow", "fast"], [4, 8], min_px=64)
+    grid, fps = film([[count, count[:2]], [count, count]], ["a", "b"], ["slow", "fast"], [4, 8], min_px=64)
     assert (len(grid), fps) == (8, 8)
     side = grid.shape[2] - 2 * 70 - 6
     assert side > 0
@@ -237,11 +244,11 @@ def test_rows_play_at_their_own_rate_in_one_time() -> None:
     assert at[:, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert at[:, 0, 1].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]  # shorter: holds its last frame
     assert at[:, 1, 1].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
-    assert len(compose_grid([[count], [count]], ["a"], ["12", "8"], [12, 8], min_px=1)[0]) == 6
+    assert len(film([[count], [count]], ["a"], ["12", "8"], [12, 8], min_px=1)[0]) == 6
 
 
 def test_clips_of_several_sizes_share_one_cell() -> None:
-    grid, _ = compose_grid([[plain(100), plain(200, height_px=300, width_px=400)]], ["", ""], [""], [8])
+    grid, _ = film([[plain(100), plain(200, height_px=300, width_px=400)]], ["", ""], [""], [8])
     assert grid.shape[1:3] == (28 + 300 + 12, 2 * 406 + 6)
     ys, xs = np.nonzero((grid[0] == 100).all(-1))
     assert (np.ptp(ys) + 1, np.ptp(xs) + 1) == (256, 256)  # four times, in the middle
@@ -251,10 +258,17 @@ def test_clips_of_several_sizes_share_one_cell() -> None:
 
 def test_small_clips_make_no_table_wider_than_a_screen() -> None:
     rows = [[plain(9, 1, 64, 96)] * 6 for _ in range(4)]
-    grid, _ = compose_grid(rows, ["x"] * 6, ["a very long label " * 20] * 4, [4, 8, 12, 24])
+    grid, _ = film(rows, ["x"] * 6, ["a very long label " * 20] * 4, [4, 8, 12, 24])
     assert 6 * 2 * 96 < grid.shape[2] <= 1920
     assert table.cell_px(64, 64, 6) == (256, 256)
     assert table.cell_px(400, 700, 6) == (400, 700)  # large ones stay as they are
+
+
+def test_a_long_table_is_not_held_in_memory() -> None:
+    clip = np.broadcast_to(np.uint8(7), (100_000, 480, 640, 3))  # 92 GB
+    pictures, fps = compose_grid([[clip] * 6] * 4, ["x"] * 6, ["y"] * 4, [8] * 4)
+    assert next(pictures).shape[2] == 3
+    assert fps == 8
 
 
 def test_a_table_is_checked() -> None:
@@ -286,7 +300,7 @@ def test_labels_of_every_kind_stay_in_their_place(font: bool, monkeypatch: pytes
     if not font:
         monkeypatch.setattr(table, "_cjk_font", lambda: None)
     for label in LABELS:
-        grid, _ = compose_grid([[plain(77, 1)] * 2] * 2, [label, ""], [label, ""], [8, 8])
+        grid, _ = film([[plain(77, 1)] * 2] * 2, [label, ""], [label, ""], [8, 8])
         assert (grid == 77).all(-1).sum() == 4 * 256 * 256
         assert grid.shape[2] <= 2 * 262 + 6 + 150 + 12
 
