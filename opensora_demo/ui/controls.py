@@ -19,7 +19,7 @@ Updates = dict[str, Any]
 # Whatever changes with the model, in the order in which the page lists it.
 FOLLOWS = (
     "prompt", "composer", "die", "go", "note", "steps", "guidance", "fps", "frames", "rule", "image_guidance",
-    "motion_score", "extras", "reference", "last_frame", "hint", "edit", "rules", "compare", "compare_note",
+    "motion_score", "extras", "reference", "last_frame", "loop", "hint", "edit", "rules", "compare", "compare_note",
     "stage", "grid",
 )  # fmt: skip
 # Whatever a picked clip fills in: values, and with them the model.
@@ -65,6 +65,7 @@ def limit_updates(model: object) -> Updates:
         "extras": gr.update(label=extras_label(limits)),
         "reference": gr.update(visible=limits.reference),
         "last_frame": gr.update(visible=limits.last_frame),
+        "loop": gr.update(visible=limits.last_frame),
         "hint": gr.update(value=frame_hint(limits)),
         "edit": gr.update(visible=limits.edit, value=0),
         "compare": gr.update(interactive=runs),

@@ -19,6 +19,7 @@ from threading import Event as Flag
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
@@ -374,16 +375,17 @@ class Handlers:
         updates = pick_updates(settings) if settings else dict.fromkeys(PICKED, gr.skip())
         return [translated(updates[name]) for name in PICKED]
 
-    def page_crop(self, picture: Any, model: Any) -> Any:
-        """A given frame as the model will see it: scaled, cropped, and no finer."""
+    def page_crop(self, first: Any, last: Any, model: Any) -> Any:
+        """The given frames as the model will see them, side by side: scaled, cropped, and no finer."""
         with sentences():
             limits = find_model(model).limits
-            if not isinstance(picture, str) or not limits.reference:
-                return gr.update(value=None, visible=False)
-            (frames, _) = read_pictures((picture, None), limits)
-        assert frames is not None
+            begin = first if isinstance(first, str) and limits.reference else None
+            end = last if isinstance(last, str) and limits.last_frame else None
+            frames = [frame[0] for frame in read_pictures((begin, end), limits) if frame is not None]
+        if not frames:
+            return gr.update(value=None, visible=False)
         file = self.files.new_file("frame", "given", 0).with_suffix(".png")
-        write_png(file, frames[0], {})
+        write_png(file, np.concatenate(frames, axis=1), {})
         return gr.update(value=str(file), visible=True)
 
     def page_compose(self, event: gr.EventData) -> str:

@@ -227,6 +227,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 min_width=140,
                                 visible=False,
                             )
+                        loop = gr.Button("Loop: end as it begins", size="sm", elem_id="loop", visible=limits.last_frame)
                         hint = gr.Markdown(frame_hint(limits), elem_classes="os-hint", elem_id="frame-hint")
                         edit = PlainSlider(
                             0,
@@ -305,7 +306,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "prompt": prompt, "negative": negative, "seed": seed, "model": model, "note": note, "composer": composer,
             "die": die, "go": go, "steps": steps, "guidance": guidance, "fps": fps, "frames": frames, "rule": rule,
             "image_guidance": image_guidance, "motion_score": motion_score, "extras": extras, "reference": reference,
-            "last_frame": last_frame, "hint": hint, "edit": edit, "rules": rules, "compare": compare,
+            "last_frame": last_frame, "loop": loop, "hint": hint, "edit": edit, "rules": rules, "compare": compare,
             "compare_note": compared_with, "stage": stage, "grid": grid, "scales": scales, "axis": axis, "rows": rows,
         }  # fmt: skip
         form = [named[name] for name in FORM]
@@ -337,7 +338,9 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             button.click(handlers.page_preset, [button, model], [steps, guidance], **quick)
         opened.upload(handlers.page_open, opened, picked, **told)
         model.input(handlers.page_model, model, follows, **quick)
-        gr.on([reference.change, model.change], handlers.page_crop, [reference, model], seen, **told)
+        given = [reference.change, last_frame.change, model.change]
+        gr.on(given, handlers.page_crop, [reference, last_frame, model], seen, **told)
+        loop.click(None, reference, last_frame, js="(first) => first", **quick)
         prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
         planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]

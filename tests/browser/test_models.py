@@ -71,6 +71,25 @@ def give(page: Any, field: str, colour: tuple[int, int, int]) -> None:
     page.wait_for_selector(f"{field} img")
 
 
+SEEN = """(wide) => {
+  const image = document.querySelector('#seen img');
+  return image && image.complete && Math.abs(image.naturalWidth / image.naturalHeight - wide) < 0.01;
+}"""
+
+
+def test_a_loop_ends_as_it_begins(visit: Visit) -> None:
+    page = visit()
+    choose(page, "debug-2.0")
+    page.get_by_role("button", name="Negative prompt, first and last frame").click()
+    give(page, "#reference", (220, 60, 40))
+    page.click("#loop")
+    page.locator("#last-frame img").wait_for()
+    page.wait_for_function(SEEN, arg=3)
+    run(page, "a red ball")
+    settings = settings_of(page)
+    assert (settings["reference"], settings["last_frame"]) == (True, True)
+
+
 def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
     page = visit()
     choose(page, "debug-2.0")
@@ -79,7 +98,9 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
     assert frame["width"] / frame["height"] == pytest.approx(1.5, rel=0.02)
     page.get_by_role("button", name="Negative prompt, first and last frame").click()
     give(page, "#reference", (220, 60, 40))
+    page.wait_for_function(SEEN, arg=1.5)
     give(page, "#last-frame", (40, 90, 220))
+    page.wait_for_function(SEEN, arg=3)
     holds(page, "#rule input", "oscillating")
     set_number(page, "Motion score", 7)
     run(page, "a red ball")
