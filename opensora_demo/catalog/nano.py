@@ -145,6 +145,7 @@ NANO_MMDIT = ModelSpec(
         decoder_depths=(2, 2, 3),
         attention=(None, None, ()),
         time=(True, True, False),
+        scaling_factor=4.3,
         pixel_unshuffle=4,
         tiling=Tiling(),
     ),
