@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
@@ -67,7 +67,7 @@ RECIPES: Mapping[str, Recipe] = {
         # The norms that end its residual branches must grow with the sum that they are added to: ten times the rate.
         vae=StageNumbers(steps=6000, cooldown=3600, lr=8e-4, ema_decay=0.995, batch=4, adam_ratio=10),
         decoder=_DECODER,
-        dit=_DIT,
+        dit=replace(_DIT, batch=40),
         extra_words=("fps", *(str(n) for n in range(1, 31))),
     ),
 }
