@@ -6,14 +6,14 @@ The `nano` models are entries like any other: the published classes with small n
 from __future__ import annotations
 
 from opensora_demo.catalog.debug import DEBUG
-from opensora_demo.catalog.nano import NANO, NANO_DIT
+from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
 from opensora_demo.catalog.published import PUBLISHED
 from opensora_demo.catalog.spec import ModelSpec, RandomWeights, TextMode, WeightFiles
 from opensora_demo.errors import RequestError
 
 __all__ = ["DEFAULT_MODEL", "MODELS", "NANO", "ModelSpec", "RandomWeights", "TextMode", "WeightFiles", "find_model"]
 
-MODELS: dict[str, ModelSpec] = {spec.id: spec for spec in (NANO, NANO_DIT, *PUBLISHED, *DEBUG)}
+MODELS: dict[str, ModelSpec] = {spec.id: spec for spec in (NANO, NANO_DIT, NANO_MMDIT, *PUBLISHED, *DEBUG)}
 DEFAULT_MODEL = NANO.id
 
 

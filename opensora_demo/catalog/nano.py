@@ -124,6 +124,7 @@ NANO_DIT = ModelSpec(
 
 NANO_MMDIT = ModelSpec(
     id="nano-mmdit",
+    hidden=True,  # it has not learned enough to be offered
     title="nano · MMDiT (2.0)",
     summary="The layout of Open-Sora 2.0 with small numbers, 128 px: text and video as one sequence of tokens, on "
     "latents of a deep-compression autoencoder (16 x in space, 4 x in time). On the same toy worlds.",

@@ -336,7 +336,7 @@ def test_lone_frames_come_first_where_a_codec_is_not_causal() -> None:
     latents = pool.raw_latents(codec, video)
     assert latents.shape[2] == 1 + 2
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(latents[:, :, :1], codec.encode(video[:, :, 3:4]).float())
+        torch.testing.assert_close(latents[:, :, :1], codec.encoder(video[:, :, 3:4]).float())
 
 
 def test_evaluation_prompts_are_the_same_every_time() -> None:

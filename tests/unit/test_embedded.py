@@ -1,0 +1,66 @@
+"""The models in assets: their files, their codecs, and whether they draw what is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from opensora_demo.bundle import ModelBundle, build_bundle
+from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles
+from opensora_demo.pipeline import run
+from opensora_demo.training.reader import load_reader, read_clips
+from opensora_demo.training.study import psnr
+from opensora_demo.training.train_vae import to_video
+from opensora_demo.training.worlds import Scene, render, sample_scene
+from opensora_demo.types import parse_request
+from opensora_demo.weights import ASSETS
+
+EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles) and spec.weights.embedded]
+PROMPTS = {
+    "a red ball moving right on a black background": Scene(
+        shape="ball", colour="red", motion="right", background="black", seed=0
+    ),
+    "a green square staying still over the sea": Scene(
+        shape="square", colour="green", motion="still", background="sea", seed=0
+    ),
+    "a blue ball falling in the desert": Scene(shape="ball", colour="blue", motion="down", background="desert", seed=0),
+}
+
+
+@pytest.fixture(scope="module", params=EMBEDDED, ids=lambda spec: spec.id)
+def bundle(request: pytest.FixtureRequest) -> ModelBundle:
+    spec: ModelSpec = request.param
+    return build_bundle(spec, torch.device("cpu"))
+
+
+def test_the_files_are_small() -> None:
+    assert len(EMBEDDED) == 3
+    sizes = [file.stat().st_size for file in ASSETS.rglob("*.safetensors")]
+    assert max(sizes) < 10_000_000
+    assert sum(sizes) < 60_000_000
+
+
+def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None:
+    limits = bundle.spec.limits
+    clips = []
+    for prompt in PROMPTS:
+        request = parse_request({"prompt": prompt, "seed": 1, "steps": 12}, model_id=bundle.spec.id, limits=limits)
+        clips.append(run(bundle, request).clips[0].frames)
+    height_px, width_px = limits.sizes_px[0]
+    assert clips[0].shape == (limits.default_frames, height_px, width_px, 3)
+    right = [
+        found.matches(scene) for found, scene in zip(read_clips(load_reader(), clips), PROMPTS.values(), strict=True)
+    ]
+    assert np.mean([r["background"] for r in right]) > 0.9
+    assert np.mean([r["colour"] for r in right]) > 0.6
+
+
+def test_the_codec_gives_a_clip_back(bundle: ModelBundle) -> None:
+    limits = bundle.spec.limits
+    rng = np.random.default_rng(3)
+    clips = [render(sample_scene(rng), limits.default_frames, limits.sizes_px[0][0])[0] for _ in range(4)]
+    video = to_video(np.stack(clips))
+    with torch.inference_mode():
+        back = bundle.codec.decode(bundle.codec.encode(video), video.shape[2])
+    assert psnr(back.clamp(-1, 1).numpy() * 127.5, video.numpy() * 127.5) > 28
