@@ -233,7 +233,7 @@ def test_the_text_is_projected_once_a_run(bundle: ModelBundle, monkeypatch: pyte
 def test_a_comparison_with_given_frames_gives_the_clips_of_single_runs(given_bundle: ModelBundle) -> None:
     spec = given_bundle.spec
     ends: tuple[dict[str, bool], ...] = ({"first": True}, {"last": True}, {"first": True, "last": True})
-    for given in ends:
+    for given in ends if spec.limits.last_frame else ends[:1]:
         rows = assert_comparison(given_bundle, ask(spec, frames=spec.limits.frames[-1], guidance=[1, 4], **given))
         assert not torch.allclose(rows[0], rows[1]), given
 
