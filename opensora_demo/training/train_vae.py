@@ -109,8 +109,8 @@ class DcAeJob:
     Now and then a clip is decoded with the latent of a lone frame, the last of the first group, in the place of the
     first: that is what a clip that goes on from a given frame looks like to the decoder.
 
-    Most is learnt from crops of half the size: more steps in the same time (Chen et al. 2024, section 3.3, train their
-    autoencoder small first). There is no posterior: a little noise on the latents and a weak pull to zero keep them
+    Most is learnt from crops of half the size: more steps in the same time (Chen et al. 2024 train their autoencoder
+    small first). There is no posterior: a little noise on the latents and a weak pull to zero keep them
     smooth. `batch` counts whole clips.
     """
 

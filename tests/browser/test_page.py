@@ -169,19 +169,26 @@ def test_text_stays_text(visit: Visit) -> None:
     assert text(page, "#stage .os-note").startswith("nano does not know: dragon, alert")
 
 
+def press_chips(page: Any, *words: str) -> None:
+    for word in words:
+        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
+
+
+def wait_for_prompt(page: Any, prompt: str) -> None:
+    page.wait_for_function("(p) => document.querySelector('#prompt textarea').value === p", arg=prompt)
+
+
 def test_chips_the_die_and_the_examples_write_the_prompt(visit: Visit) -> None:
     page = visit()
-    for word in ("red", "ball", "bouncing", "over a meadow"):
-        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
-    composed = "(p) => document.querySelector('#prompt textarea').value === p"
-    page.wait_for_function(composed, arg="a red ball bouncing over a meadow")
+    press_chips(page, "red", "ball", "bouncing", "over a meadow")
+    wait_for_prompt(page, "a red ball bouncing over a meadow")
     page.click("#die")
     page.wait_for_function("() => !document.querySelector('#prompt textarea').value.startsWith('a red ball bouncing')")
     cards = page.locator("#stage .os-card")
     assert cards.count() >= 6
     cards.nth(1).click()
     example = text(page, "#stage .os-card:nth-child(2) .os-card-text")
-    page.wait_for_function(composed, arg=example)
+    wait_for_prompt(page, example)
     page.wait_for_function("() => document.querySelector('#seed textarea, #seed input').value !== ''")
     page.wait_for_function(PLAYING, arg="stage")
 
@@ -320,10 +327,8 @@ def test_a_phone(visit: Visit, scheme: str) -> None:
 
 def test_a_chinese_browser_is_spoken_to_in_chinese(visit: Visit) -> None:
     page = visit(locale="zh-CN")
-    for word in ("红", "球", "弹跳", "在草地上"):
-        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
-    composed = "(p) => document.querySelector('#prompt textarea').value === p"
-    page.wait_for_function(composed, arg="一个红色的球在草地上弹跳")
+    press_chips(page, "红", "球", "弹跳", "在草地上")
+    wait_for_prompt(page, "一个红色的球在草地上弹跳")
     page.click("#die")
     page.wait_for_function("() => /^一个.色的.+$/.test(document.querySelector('#prompt textarea').value)")
     page.fill("#seed textarea, #seed input", "-5")
