@@ -52,11 +52,15 @@ def _request(args: argparse.Namespace, spec: ModelSpec) -> GenerationRequest:
         "rule": args.rule,
         "image_guidance": args.image_guidance,
         "motion_score": args.motion_score,
+        "resolution": args.resolution,
+        "aspect": args.aspect,
     }
+    request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # its size is that of the pictures
+    size_px = request.shape.height_px, request.shape.width_px
     first, last = (
-        None if file is None else read_reference(Path(file), *spec.limits.sizes_px[0])
-        for file in (args.reference, args.last_frame)
+        None if file is None else read_reference(Path(file), *size_px) for file in (args.reference, args.last_frame)
     )
+    raw["seed"] = request.seed
     return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
 
@@ -260,6 +264,8 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--steps", help="denoising steps")
         p.add_argument("--fps", help="frames per second: what the model is told and what the file plays at")
         p.add_argument("--frames", help="length of the clip")
+        p.add_argument("--resolution", help="such as 480p, where the model has several")
+        p.add_argument("--aspect", help="width to height, such as 16:9, where the model has several")
         p.add_argument("--seed", help="0 to 4294967295; random if left out")
         p.add_argument("--negative", default="", help="what to steer away from")
         p.add_argument("--reference", metavar="IMAGE", help="PNG, JPEG or WebP that becomes the first frame")

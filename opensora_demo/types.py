@@ -42,6 +42,16 @@ class Range:
     step: float = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A picture size by the names of its number of pixels and of its shape, width to height: "480p", "16:9"."""
+
+    resolution: str
+    aspect: str
+    height_px: int
+    width_px: int
+
+
 Rule = Literal["plain", "interval", "oscillating", "rescale", "apg", "cfg-zero"]
 """How a guidance scale is applied (formulas and sources in `sampling.guidance`).
 
@@ -71,7 +81,7 @@ class Limits:
     fps: Range
     frames: tuple[int, ...]
     default_frames: int
-    sizes_px: tuple[tuple[int, int], ...]  # (height, width), the first is the default
+    sizes: tuple[Size, ...]  # every resolution in every aspect; the first is the default
     prompt_chars: int = 500
     reference: bool = True  # a first frame may be given
     last_frame: bool = False  # a last frame may be given, alone or with the first (both the same: a loop)
@@ -79,6 +89,24 @@ class Limits:
     rules: tuple[Rule, ...] = RULES  # the first is the default
     image_guidance: Range | None = None
     motion_score: Range | None = None
+
+    @property
+    def resolutions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(size.resolution for size in self.sizes))
+
+    @property
+    def aspects(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(size.aspect for size in self.sizes))
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the default."""
+        return self.sizes[0].height_px, self.sizes[0].width_px
+
+    def size(self, resolution: str | None = None, aspect: str | None = None) -> Size:
+        """The size of these names; without one of them the default's."""
+        resolution, aspect = resolution or self.sizes[0].resolution, aspect or self.sizes[0].aspect
+        return next(s for s in self.sizes if (s.resolution, s.aspect) == (resolution, aspect))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +127,7 @@ class GenerationRequest:
     rules: tuple[Rule, ...] = ("plain",)
     image_guidance: float = 1.0  # how strongly given frames pull; only where the model has such a branch
     motion_score: float | None = None  # words at the end of the prompt; None leaves them out, as a 0 does
+    size: Size | None = None  # None where the model has only one
 
     @property
     def columns(self) -> tuple[tuple[float, Rule], ...]:
@@ -136,6 +165,7 @@ class GenerationRequest:
             **({} if self.rules == ("plain",) else {"rule": self.rules[0] if len(self.rules) == 1 else [*self.rules]}),
             **({"image_guidance": self.image_guidance} if self.image_guidance != 1 else {}),
             **({"motion_score": self.motion_score} if self.motion_score is not None else {}),
+            **({"resolution": self.size.resolution, "aspect": self.size.aspect} if self.size is not None else {}),
         }
 
 
@@ -292,6 +322,8 @@ class _Raw(BaseModel):
     image_guidance: Any = None
     motion_score: Any = None
     edit: Any = None
+    resolution: Any = None
+    aspect: Any = None
 
     @field_validator("prompt", "negative", mode="before")
     @classmethod
@@ -388,6 +420,17 @@ class _Raw(BaseModel):
         _within(number, Range(low=0, high=1, default=0))
         return number
 
+    @field_validator("resolution", "aspect", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> str | None:
+        limits: Limits = info.context  # type: ignore[assignment]
+        names = limits.resolutions if info.field_name == "resolution" else limits.aspects
+        if value is None or value == "":
+            return None
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}, not {str(value)[:20]!r}")
+        return str(value)
+
     @field_validator("seed", mode="before")
     @classmethod
     def _seed(cls, value: Any, info: ValidationInfo) -> int:
@@ -435,8 +478,8 @@ def parse_request(
     reference: Frames | None = None,
     last_frame: Frames | None = None,
 ) -> GenerationRequest:
-    """Check `raw` (prompt, negative, fps, frames, steps, guidance, seed, rule, image_guidance, motion_score, edit)
-    against `limits`.
+    """Check `raw` (prompt, negative, fps, frames, steps, guidance, seed, rule, image_guidance, motion_score, edit,
+    resolution, aspect) against `limits`.
 
     A missing or null number takes the model's default, a missing or null seed a random one.
     Raises RequestError naming the first wrong field and what it must be.
@@ -467,12 +510,12 @@ def parse_request(
         for rule in parsed.rule:
             if rule not in LINEAR_RULES:
                 raise RequestError("rule", f"{rule} is for text alone; take out the given frames")
-    height_px, width_px = limits.sizes_px[0]
+    size = limits.size(parsed.resolution, parsed.aspect)
     return GenerationRequest(
         model_id=model_id,
         prompt=parsed.prompt,
         negative_prompt=parsed.negative,
-        shape=VideoShape(frames=parsed.frames, height_px=height_px, width_px=width_px),
+        shape=VideoShape(frames=parsed.frames, height_px=size.height_px, width_px=size.width_px),
         fps=parsed.fps,
         steps=parsed.steps,
         guidance=parsed.guidance,
@@ -483,4 +526,5 @@ def parse_request(
         rules=parsed.rule,
         image_guidance=1.0 if parsed.image_guidance is None else parsed.image_guidance,
         motion_score=parsed.motion_score or None,
+        size=size if len(limits.sizes) > 1 else None,
     )

@@ -24,19 +24,24 @@ from opensora_demo.models.stdit2 import STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13Config
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.types import Limits, Range
+from opensora_demo.types import Limits, Range, Size
 
 _TEXT = replace(TEXT, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32)
 _CLIP = replace(CLIP, width=24, layers=1, heads=2, hidden=48, max_tokens=32)
 _IMAGE = ImageVaeConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
-_SIZE = ((32, 48),)
+_SIZES = tuple(
+    Size(resolution=name, aspect=aspect, height_px=side * h // 32, width_px=side * w // 32)
+    for name, side in (("32px", 32), ("64px", 64))
+    for aspect, (h, w) in (("3:2", (32, 48)), ("2:3", (48, 32)))
+)
 _SUMMARY = "Random weights: noise, for debugging."
 
 
 def _tiny(spec: ModelSpec, limits: Limits) -> Limits:
     """The version's own controls and defaults over a tiny picture and few steps."""
     steps = replace(spec.limits.steps, default=4)
-    return replace(spec.limits, steps=steps, frames=limits.frames, default_frames=limits.default_frames, sizes_px=_SIZE)
+    sizes = _SIZES if len(spec.limits.sizes) > 1 else _SIZES[:1]
+    return replace(spec.limits, steps=steps, frames=limits.frames, default_frames=limits.default_frames, sizes=sizes)
 
 
 def _lengths(*frames: int) -> Limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from opensora_demo.catalog.sizes import square
 from opensora_demo.catalog.spec import ModelSpec, WeightFiles
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
@@ -87,7 +88,7 @@ NANO = ModelSpec(
         fps=Range(low=4, high=24, default=8),
         frames=(1, 5, 9, 13, 17),
         default_frames=17,
-        sizes_px=((64, 64),),
+        sizes=square(64),
     ),
 )
 
@@ -117,7 +118,7 @@ NANO_DIT = ModelSpec(
         fps=Range(low=1, high=30, default=8),
         frames=(17,),
         default_frames=17,
-        sizes_px=((64, 64),),
+        sizes=square(64),
         reference=False,
     ),
 )
@@ -170,7 +171,7 @@ NANO_MMDIT = ModelSpec(
         fps=Range(low=4, high=24, default=8),
         frames=(1, 8, 12, 16),
         default_frames=16,
-        sizes_px=((128, 128),),
+        sizes=square(128),
         image_guidance=Range(low=0, high=10, default=1, step=0.5),
     ),
 )

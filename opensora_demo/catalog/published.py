@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from opensora_demo.catalog.sizes import sizes_1x, sizes_20, square
 from opensora_demo.catalog.spec import ModelSpec, WeightFiles
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
@@ -62,7 +63,7 @@ V10 = ModelSpec(
         fps=Range(low=1, high=30, default=8),
         frames=(16,),
         default_frames=16,
-        sizes_px=((256, 256),),
+        sizes=square(256),
         reference=False,
     ),
 )
@@ -74,7 +75,7 @@ V10_512 = replace(
     summary="The first release at 512 px (hpcai-tech/Open-Sora, OpenSora-v1-HQ-16x512x512).",
     network=STDiTConfig(input_size=(16, 64, 64), space_scale=1.0),
     weights=_files("opensora-1.0-512"),
-    limits=replace(V10.limits, sizes_px=((512, 512),)),
+    limits=replace(V10.limits, sizes=square(512)),
 )
 
 V11 = ModelSpec(
@@ -95,7 +96,7 @@ V11 = ModelSpec(
         fps=Range(low=1, high=30, default=8),
         frames=(1, 16, 32, 64),
         default_frames=16,
-        sizes_px=((240, 424), (144, 256), (480, 848)),
+        sizes=sizes_1x("240p", multiple=8),
         last_frame=True,
         edit=True,
     ),
@@ -119,7 +120,7 @@ V12 = ModelSpec(
         fps=_FPS_24,
         frames=(1, 17, 34, 51, 102),
         default_frames=51,
-        sizes_px=((240, 424), (144, 256), (480, 848)),
+        sizes=sizes_1x("240p", multiple=8),
         last_frame=True,
         edit=True,
         motion_score=_MOTION_OR_NOT,
@@ -143,7 +144,7 @@ V13 = ModelSpec(
         fps=_FPS_24,
         frames=(1, 49, 65, 81, 97, 113),
         default_frames=113,
-        sizes_px=((352, 640), (240, 416)),
+        sizes=sizes_1x("360p", multiple=16),
         last_frame=True,
         rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=15, default=5, step=0.5),
@@ -168,7 +169,7 @@ V20 = ModelSpec(
         fps=Range(low=8, high=30, default=24),
         frames=(1, 33, 65, 97, 129),
         default_frames=129,
-        sizes_px=((192, 336), (256, 256), (576, 1024)),
+        sizes=sizes_20("256px", multiple=16),
         last_frame=True,
         rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=10, default=3, step=0.5),
@@ -184,7 +185,7 @@ V20_DCAE = replace(
     network=MMDiTConfig(in_channels=128, patch=1),
     codec=DcAeConfig(),
     weights=_files("opensora-2.0-dcae", clip=True),
-    limits=replace(V20.limits, frames=(1, 32, 64, 96, 128), default_frames=128, sizes_px=((576, 1024), (256, 256))),
+    limits=replace(V20.limits, frames=(1, 32, 64, 96, 128), default_frames=128, sizes=sizes_20("768px", multiple=32)),
 )
 
 PUBLISHED = (V10, V10_512, V11, V12, V13, V20, V20_DCAE)

@@ -93,7 +93,7 @@ def codec_job(making: Making, start: tuple[Path, ...], *, decoder_only: bool = F
             return partial(VaeJob, config, *phases, start=start, decoder_only=decoder_only, pairs=PAIRS)
         case DcAeConfig() as config:
             limits = making.recipe.spec.limits
-            size = {"frames": limits.default_frames, "size_px": limits.sizes_px[0][0]}
+            size = {"frames": limits.default_frames, "size_px": limits.size_px[0]}
             return partial(DcAeJob, config, **size, start=start, decoder_only=decoder_only, pairs=PAIRS)
         case other:
             raise ValueError(f"no training for the codec {type(other).__name__}")
@@ -118,7 +118,7 @@ def encode_pool(making: Making, shards: int) -> None:
     config = PoolConfig(
         codec=spec.codec,
         frames=spec.limits.default_frames,
-        size_px=spec.limits.sizes_px[0][0],
+        size_px=spec.limits.size_px[0],
         seed=making.seed,
         pairs=PAIRS,
         fps=making.recipe.fps,
@@ -192,7 +192,7 @@ def export_codec(making: Making, story: dict[str, str]) -> None:
         codec.shift.copy_(shift)
         codec.scale.copy_(scale)
     save_shards(codec.state_dict(), [making.out / f for f in files.codec], story | told(info, spec.codec))
-    frames, (height_px, width_px) = limits.default_frames, limits.sizes_px[0]
+    frames, (height_px, width_px) = limits.default_frames, limits.size_px
     video, _ = draw_clips(np.random.default_rng(7), 96, frames, size_px=height_px)
     shift, scale = normalisation(codec)
     count = codec.latent_size(frames, height_px, width_px)[0]  # the clip's own, without a lone frame's before them

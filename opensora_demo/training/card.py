@@ -98,7 +98,7 @@ def _config(config: Any) -> str:
 
 
 def _architecture(spec: ModelSpec, training: Table) -> list[str]:
-    limits, (height_px, width_px) = spec.limits, spec.limits.sizes_px[0]
+    limits, (height_px, width_px) = spec.limits, spec.limits.size_px
     rows = [
         (
             f"{PARTS[part]} ({', '.join(info['files'])})",

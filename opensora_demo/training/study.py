@@ -227,7 +227,7 @@ def rates_of(spec: ModelSpec, rates: Sequence[int]) -> list[int]:
 def clip_size(spec: ModelSpec) -> tuple[int, int]:
     """(frames, side in px) of the clips to measure: the model's defaults. Raises ValueError where they are no squares,
     which is all that the renderer draws."""
-    height_px, width_px = spec.limits.sizes_px[0]
+    height_px, width_px = spec.limits.size_px
     if height_px != width_px:
         raise ValueError(f"{spec.id} makes clips of {height_px} x {width_px}; only squares can be measured")
     return spec.limits.default_frames, height_px

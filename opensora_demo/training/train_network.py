@@ -202,7 +202,7 @@ class STDiT3Job(NetworkJob):
     def loss_of(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0, noise, network = batch.x0, batch.noise, self.model.dit
         assert isinstance(network, STDiT3)
-        height_px, width_px = self.spec.limits.sizes_px[0]
+        height_px, width_px = self.spec.limits.size_px
         t = draw_times(len(x0), generator, self.t_mean)
         x_mask = torch.ones(len(x0), x0.shape[2], dtype=torch.bool)
         x_mask[:, 0] = ~batch.given

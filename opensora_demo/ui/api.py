@@ -61,6 +61,8 @@ class Api:
         rule: Any = None,
         image_guidance: Any = None,
         motion_score: Any = None,
+        resolution: Any = None,
+        aspect: Any = None,
     ) -> News:
         """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
 
@@ -89,6 +91,8 @@ class Api:
         rule: Any = None,
         image_guidance: Any = None,
         motion_score: Any = None,
+        resolution: Any = None,
+        aspect: Any = None,
     ) -> News:
         """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7", and by one or several rules;
         answers one labelled grid mp4."""

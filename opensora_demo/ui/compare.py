@@ -105,6 +105,9 @@ def fit_to_model(raw: Mapping[str, Any], own: ModelSpec, spec: ModelSpec) -> dic
     for name, span_or_none in (("image_guidance", limits.image_guidance), ("motion_score", limits.motion_score)):
         if span_or_none is None:
             fitted[name] = None
+    for name, names in (("resolution", limits.resolutions), ("aspect", limits.aspects)):
+        if fitted.get(name) not in names:
+            fitted[name] = None
     if not limits.edit:
         fitted["edit"] = None
     return fitted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,14 +18,15 @@ Updates = dict[str, Any]
 
 # Whatever changes with the model, in the order in which the page lists it.
 FOLLOWS = (
-    "prompt", "composer", "die", "go", "note", "steps", "guidance", "fps", "frames", "rule", "image_guidance",
-    "motion_score", "extras", "reference", "last_frame", "loop", "hint", "edit", "rules", "compare", "compare_note",
-    "stage", "grid",
+    "prompt", "composer", "die", "go", "note", "steps", "guidance", "fps", "frames", "resolution", "aspect", "rule",
+    "image_guidance", "motion_score", "extras", "reference", "last_frame", "loop", "hint", "edit", "rules", "compare",
+    "compare_note", "stage", "grid",
 )  # fmt: skip
 # Whatever a picked clip fills in: values, and with them the model.
 PICKED = (*FOLLOWS, "negative", "seed", "model")
 _VALUES = (
-    "prompt", "negative", "fps", "frames", "steps", "guidance", "rule", "image_guidance", "motion_score", "edit"
+    "prompt", "negative", "fps", "frames", "resolution", "aspect", "steps", "guidance", "rule", "image_guidance",
+    "motion_score", "edit",
 )  # fmt: skip
 # What a request is without a setting that its file leaves out (`GenerationRequest.settings`).
 LEFT_OUT = {"rule": "plain", "image_guidance": 1, "motion_score": 0, "edit": 0}
@@ -38,6 +39,10 @@ def _span(span: Range | None) -> Updates:
     if span is None:
         return gr.update(visible=False)
     return gr.update(minimum=span.low, maximum=span.high, value=span.default, step=span.step, visible=True)
+
+
+def _names(names: Sequence[str]) -> Updates:
+    return gr.update(choices=list(names), value=names[0], visible=len(names) > 1)
 
 
 def limit_updates(model: object) -> Updates:
@@ -58,6 +63,8 @@ def limit_updates(model: object) -> Updates:
         "guidance": _span(limits.guidance),
         "fps": _span(limits.fps),
         "frames": gr.update(choices=list(limits.frames), value=limits.default_frames),
+        "resolution": _names(limits.resolutions),
+        "aspect": _names(limits.aspects),
         "rule": gr.update(choices=rule_choices(limits), value=limits.rules[0], visible=len(limits.rules) > 1),
         "rules": gr.update(choices=rule_choices(limits), value=[limits.rules[0]], visible=len(limits.rules) > 1),
         "image_guidance": _span(limits.image_guidance),
@@ -100,7 +107,7 @@ def pick_updates(settings: Mapping[str, Any]) -> Updates:
 # Settings as links and files spell them.
 SETTINGS = (
     "prompt", "negative", "fps", "frames", "steps", "guidance", "seed", "rule", "image_guidance", "motion_score",
-    "edit",
+    "edit", "resolution", "aspect",
 )  # fmt: skip
 
 
@@ -168,7 +175,7 @@ def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
 
     Gradio replaces all properties of a drawn component at once, so the fixed ones go along.
     """
-    about = {"model": spec.id, "cell": cell_px(*spec.limits.sizes_px[0]), "runs": not why_not(spec)}
+    about = {"model": spec.id, "cell": cell_px(*spec.limits.size_px), "runs": not why_not(spec)}
     return {"name": name, "about": about}
 
 
@@ -192,8 +199,9 @@ def extras_label(limits: Limits) -> str:
 
 def frame_hint(limits: Limits) -> str:
     """What a given frame does, in the words of the model."""
-    height_px, width_px = limits.sizes_px[0]
-    kinds = f"PNG, JPEG or WebP, cropped to {width_px} x {height_px}."
+    height_px, width_px = limits.size_px
+    size = f"{width_px} x {height_px}" if len(limits.sizes) == 1 else "the clip's size"
+    kinds = f"PNG, JPEG or WebP, cropped to {size}."
     if not limits.reference:
         return "This model draws from text alone."
     if not limits.last_frame:
@@ -206,8 +214,10 @@ def frame_hint(limits: Limits) -> str:
 
 def model_note(spec: ModelSpec) -> str:
     """What the model is, how it reads text, and whether it can run."""
-    height_px, width_px = spec.limits.sizes_px[0]
-    return f"{spec.summary} {width_px} x {height_px} px. Text: {spec.text_mode}.{_cannot(spec)}"
+    sizes = spec.limits.sizes
+    first = f"{sizes[0].width_px} x {sizes[0].height_px} px"
+    size = first if len(sizes) == 1 else f"{', '.join(spec.limits.resolutions)}; {first} unless asked otherwise"
+    return f"{spec.summary} {size}. Text: {spec.text_mode}.{_cannot(spec)}"
 
 
 def compare_note(spec: ModelSpec) -> str:

@@ -28,7 +28,15 @@ from opensora_demo.media import read_reference, read_settings, write_mp4, write_
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import MIN_FRAMES, Reader, load_reader
-from opensora_demo.types import Clip, Finished, Frames, GenerationRequest, Limits, parse_guidance_list, parse_request
+from opensora_demo.types import (
+    Clip,
+    Finished,
+    Frames,
+    GenerationRequest,
+    VideoShape,
+    parse_guidance_list,
+    parse_request,
+)
 from opensora_demo.ui.compare import CompareView, Made, fit_to_model, parse_rows
 from opensora_demo.ui.controls import (
     FOLLOWS,
@@ -59,7 +67,7 @@ Pictures = tuple[str | None, str | None]  # files of the first and the last fram
 # The form, in the order in which the page hands it over.
 FORM = (
     "prompt", "negative", "reference", "last_frame", "edit", "fps", "frames", "steps", "guidance", "rule",
-    "image_guidance", "motion_score", "seed", "model",
+    "image_guidance", "motion_score", "seed", "model", "resolution", "aspect",
 )  # fmt: skip
 COMPARE_FORM = (*FORM, "scales", "rules", "axis", "rows")
 Form = Mapping[str, Any]
@@ -109,7 +117,7 @@ class Handlers:
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
         if pictures == (None, None):
             return spec, request
-        first, last = read_pictures(pictures, spec.limits)
+        first, last = read_pictures(pictures, request.shape)
         raw = dict(raw) | {"seed": request.seed}
         return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
 
@@ -123,6 +131,8 @@ class Handlers:
             "image_guidance": limits.image_guidance is not None,
             "motion_score": limits.motion_score is not None,
             "edit": limits.edit,
+            "resolution": len(limits.resolutions) > 1,
+            "aspect": len(limits.aspects) > 1,
         }
         raw = {name: form[name] for name in FORM if name not in ("model", "reference", "last_frame")}
         raw = {name: value if shown.get(name, True) else None for name, value in raw.items()} | changes
@@ -375,13 +385,19 @@ class Handlers:
         updates = pick_updates(settings) if settings else dict.fromkeys(PICKED, gr.skip())
         return [translated(updates[name]) for name in PICKED]
 
-    def page_crop(self, first: Any, last: Any, model: Any) -> Any:
+    def page_crop(self, first: Any, last: Any, model: Any, resolution: Any, aspect: Any) -> Any:
         """The given frames as the model will see them, side by side: scaled, cropped, and no finer."""
         with sentences():
-            limits = find_model(model).limits
+            spec = find_model(model)
+            limits = spec.limits
             begin = first if isinstance(first, str) and limits.reference else None
             end = last if isinstance(last, str) and limits.last_frame else None
-            frames = [frame[0] for frame in read_pictures((begin, end), limits) if frame is not None]
+            size = {
+                "resolution": resolution if resolution in limits.resolutions else None,  # the model has just changed
+                "aspect": aspect if aspect in limits.aspects else None,
+            }
+            shape = parse_request({"prompt": "a ball"} | size, model_id=spec.id, limits=limits).shape
+            frames = [frame[0] for frame in read_pictures((begin, end), shape) if frame is not None]
         if not frames:
             return gr.update(value=None, visible=False)
         file = self.files.new_file("frame", "given", 0).with_suffix(".png")
@@ -439,12 +455,12 @@ def _read_picture(file: str, height_px: int, width_px: int) -> Frames:
     return frames
 
 
-def read_pictures(pictures: Pictures, limits: Limits) -> list[Frames | None]:
-    """The given frames at the model's size. Raises RequestError with the name of the field."""
+def read_pictures(pictures: Pictures, shape: VideoShape) -> list[Frames | None]:
+    """The given frames at the clip's size. Raises RequestError with the name of the field."""
     frames: list[Frames | None] = []
     for field, file in zip(("reference", "last_frame"), pictures, strict=True):
         try:
-            frames.append(_read_picture(file, *limits.sizes_px[0]) if file else None)
+            frames.append(_read_picture(file, shape.height_px, shape.width_px) if file else None)
         except RequestError as error:
             raise RequestError(field, str(error).removeprefix(f"{error.field}: ")) from error
     return frames

@@ -156,6 +156,25 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 label="Frames",
                                 info="Pictures in the clip. Its length is frames divided by FPS.",
                             )
+                        with gr.Row(elem_classes="os-optional"):
+                            resolution = PlainDropdown(
+                                list(limits.resolutions),
+                                value=limits.resolutions[0],
+                                label="Resolution",
+                                visible=len(limits.resolutions) > 1,
+                                elem_id="resolution",
+                                min_width=140,
+                                info="How many pixels a picture has.",
+                            )
+                            aspect = PlainDropdown(
+                                list(limits.aspects),
+                                value=limits.aspects[0],
+                                label="Aspect",
+                                visible=len(limits.aspects) > 1,
+                                elem_id="aspect",
+                                min_width=140,
+                                info="Width to height.",
+                            )
                         with gr.Row(elem_classes="os-seed-row"):
                             with gr.Row(elem_classes="os-seed"):
                                 seed = PlainText(
@@ -308,6 +327,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             "image_guidance": image_guidance, "motion_score": motion_score, "extras": extras, "reference": reference,
             "last_frame": last_frame, "loop": loop, "hint": hint, "edit": edit, "rules": rules, "compare": compare,
             "compare_note": compared_with, "stage": stage, "grid": grid, "scales": scales, "axis": axis, "rows": rows,
+            "resolution": resolution, "aspect": aspect,
         }  # fmt: skip
         form = [named[name] for name in FORM]
         compared = [(named | {"prompt": compare_prompt})[name] for name in COMPARE_FORM]
@@ -338,8 +358,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             button.click(handlers.page_preset, [button, model], [steps, guidance], **quick)
         opened.upload(handlers.page_open, opened, picked, **told)
         model.input(handlers.page_model, model, follows, **quick)
-        given = [reference.change, last_frame.change, model.change]
-        gr.on(given, handlers.page_crop, [reference, last_frame, model], seen, **told)
+        given = [reference.change, last_frame.change, model.change, resolution.change, aspect.change]
+        gr.on(given, handlers.page_crop, [reference, last_frame, model, resolution, aspect], seen, **told)
         loop.click(None, reference, last_frame, js="(first) => first", **quick)
         prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
@@ -375,6 +395,8 @@ def add_api(api: Api) -> None:
             "rule",
             "image_guidance",
             "motion_score",
+            "resolution",
+            "aspect",
         )
         inputs = [
             (ReferenceImage if label in ("reference", "last_frame") else AnyValue)(label=label, visible=False)

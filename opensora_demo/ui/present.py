@@ -50,6 +50,8 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     if "rule" in settings:
         rules = settings["rule"]
         pairs.append(["rule", ", ".join(rules) if isinstance(rules, list) else rules])
+    if "resolution" in settings:
+        pairs.append(["size", f"{settings['resolution']} {settings['aspect']}"])
     if given:
         pairs.append(["given", " and ".join(given) + " frame"])
     optional = [("image guidance", "image_guidance"), ("freedom", "edit")] if given else []

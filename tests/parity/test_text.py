@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from opensora_demo.catalog import MODELS
 from opensora_demo.sampling.conditions import nearest_multiple, parse_strategy
 from opensora_demo.text import prompts
 
@@ -32,6 +33,28 @@ def scores(case: dict[str, Any]) -> str:
     return prompts.add_scores(
         case["input"], aesthetic=k.get("aes"), motion=k.get("flow"), camera=k.get("camera_motion")
     )
+
+
+@pytest.mark.parametrize("model", ["opensora-1.1", "opensora-1.2", "opensora-1.3"])
+def test_sizes_of_1x(model: str) -> None:
+    """Those of the reference's table, both sides cut to what the codec takes."""
+    version, suffix, multiple = {
+        "opensora-1.1": ("v1.1.0", "", 8),
+        "opensora-1.2": ("v1.2.0", "", 8),
+        "opensora-1.3": ("v1.3", "_16d", 16),
+    }[model]
+    table = json.loads(FILE.with_name("aspect_tables.json").read_text())[version]["ASPECT_RATIOS"]
+    keys = {"16:9": "0.56", "9:16": "1.78", "1:1": "1.00", "4:3": "0.75", "3:4": "1.33", "21:9": "0.43"}
+    for size in MODELS[model].limits.sizes:
+        wanted = table[size.resolution + suffix]["sizes_h_w"][keys[size.aspect]]
+        assert [size.height_px, size.width_px] == [side // multiple * multiple for side in wanted], size
+
+
+@pytest.mark.parametrize(("model", "multiple"), [("opensora-2.0", 16), ("opensora-2.0-dcae", 32)])
+def test_sizes_of_20(model: str, multiple: int) -> None:
+    table = json.loads(FILE.with_name("aspect_tables.json").read_text())["v2.0"][f"D={multiple},training=False"]
+    for size in MODELS[model].limits.sizes:
+        assert [size.height_px, size.width_px] == table[size.resolution][size.aspect], size
 
 
 FUNCTIONS = {

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 NAMES = ["prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model"]
-OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score"]
+OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score", "resolution", "aspect"]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,7 @@ def test_settings_that_only_some_models_have(client: Client, tmp_path: Path) -> 
     file = tmp_path / "frame.png"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(file)
     chosen = {"model": "debug-2.0", "rule": "oscillating", "image_guidance": 5, "motion_score": 7}
+    chosen |= {"resolution": "64px", "aspect": "2:3"}
     frames = {"reference": handle_file(str(file)), "last_frame": handle_file(str(file))}
     clip, settings = client.predict(prompt="a ball", steps=1, **frames, **chosen, api_name="/generate")
     assert chosen.items() <= settings.items()
@@ -162,6 +163,8 @@ def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> No
         ),
         ({"image_guidance": 3}, "image_guidance: is not a setting of this model"),
         ({"motion_score": 4}, "motion_score: is not a setting of this model"),
+        ({"resolution": "4k"}, "resolution: must be one of 64px, not '4k'"),
+        ({"model": "debug-2.0", "aspect": "16:9"}, "aspect: must be one of 3:2, 2:3, not '16:9'"),
         ({"edit": 0.4}, "edit: is not a setting of this model"),
         ({"model": "debug-2.0", "motion_score": 11}, "motion_score: must lie between 1 and 10, not 11"),
         ({"model": "debug-2.0", "image_guidance": "much"}, "image_guidance: must be a number"),
@@ -180,7 +183,9 @@ def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], se
 def test_nan_in_the_request_body(client: Client) -> None:
     """JSON has no NaN, Python's parser takes it all the same; so does Gradio."""
     base = client.src.rstrip("/") + "/gradio_api/call/generate"
-    body = b'{"data": ["a ball", "", null, null, null, null, NaN, null, null, null, null, null, null, null]}'
+    given = [b"null"] * 16
+    given[0], given[6] = b'"a ball"', b"NaN"
+    body = b'{"data": [' + b", ".join(given) + b"]}"
     request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         event = json.load(answer)["event_id"]

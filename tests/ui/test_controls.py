@@ -62,12 +62,14 @@ def test_every_control_follows_the_model(spec: ModelSpec) -> None:
     assert updates["edit"]["visible"] == limits.edit
     for name in ("composer", "die"):  # the toy worlds are those of the nano models
         assert updates[name]["visible"] == spec.id.startswith("nano")
-    height_px, width_px = limits.sizes_px[0]
+    height_px, width_px = limits.size_px
     about = updates["stage"]["about"]
     assert about["model"] == spec.id
     assert about["cell"][0] / about["cell"][1] == width_px / height_px
     assert "value" not in updates["stage"]  # what is on the stage stays
     assert updates["grid"]["about"] == about
+    for name, names in (("resolution", limits.resolutions), ("aspect", limits.aspects)):
+        assert updates[name] == gr.update(choices=list(names), value=names[0], visible=len(names) > 1)
     for name in ("rule", "rules"):
         assert [rule for _, rule in updates[name]["choices"]] == list(limits.rules)
 
@@ -92,7 +94,9 @@ def test_an_unknown_model_is_refused(handlers: Handlers) -> None:
 
 def test_the_note_says_what_the_model_is() -> None:
     assert model_note(find_model("nano")).endswith("Reads English and Chinese. 64 x 64 px. Text: cross-attention.")
-    assert model_note(find_model("debug-2.0")).endswith("48 x 32 px. Text: token concatenation.")
+    assert model_note(find_model("debug-2.0")).endswith(
+        "32px, 64px; 48 x 32 px unless asked otherwise. Text: token concatenation."
+    )
     assert model_note(find_model("debug-1.0-dit")).endswith("48 x 32 px. Text: pooled vector.")
     why = "opensora-2.0 needs transformer.safetensors, vae.safetensors, t5.safetensors and 3 more in "
     assert why in model_note(find_model("opensora-2.0"))
@@ -117,10 +121,11 @@ def test_the_fold_is_named_after_what_is_in_it(model: str, label: str, words: st
 
 
 def test_a_clip_brings_its_model_and_all_its_settings_back() -> None:
-    made = request_of("debug-2.0", rule="plain", image_guidance=5, motion_score=7, guidance=2, steps=9, frames=9)
+    chosen = {"rule": "plain", "image_guidance": 5, "motion_score": 7, "resolution": "32px", "aspect": "2:3"}
+    made = request_of("debug-2.0", **chosen, guidance=2, steps=9, frames=9)
     updates = pick_updates(made.settings())
     assert tuple(sorted(updates)) == tuple(sorted(PICKED))
-    wanted = {"model": "debug-2.0", "prompt": "a ball", "rule": "plain", "image_guidance": 5, "motion_score": 7}
+    wanted = {"model": "debug-2.0", "prompt": "a ball", **chosen}
     wanted |= {"guidance": 2, "steps": 9, "frames": 9, "seed": "3", "negative": "", "fps": 24}
     assert {name: updates[name]["value"] for name in wanted} == wanted
     assert updates["motion_score"]["visible"]

@@ -463,14 +463,17 @@ def test_presets_are_factors_of_the_models_defaults(handlers: Handlers) -> None:
 def test_a_given_frame_is_shown_as_the_model_sees_it(handlers: Handlers, tmp_path: Path) -> None:
     picture = tmp_path / "wide.png"
     Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(picture)
-    update = handlers.page_crop(str(picture), None, "nano")
+    update = handlers.page_crop(str(picture), None, "nano", "64px", "1:1")
     with Image.open(update["value"]) as seen:
         assert seen.size[0] == seen.size[1]
-    assert handlers.page_crop(None, str(picture), "nano") == gr.update(value=None, visible=False)
-    update = handlers.page_crop(str(picture), str(picture), "debug-2.0")
+    assert handlers.page_crop(None, str(picture), "nano", None, None) == gr.update(value=None, visible=False)
+    update = handlers.page_crop(str(picture), str(picture), "debug-2.0", "64px", "1:1")  # an aspect of another model
     with Image.open(update["value"]) as seen:
         assert seen.size[0] == 2 * 1.5 * seen.size[1]  # both, side by side
+    update = handlers.page_crop(str(picture), None, "debug-2.0", "64px", "2:3")
+    with Image.open(update["value"]) as seen:
+        assert seen.size[1] == 1.5 * seen.size[0]
     none = tmp_path / "none.png"
     none.write_bytes(b"no picture")
     with pytest.raises(gr.Error, match="reference: this is not a readable"):
-        handlers.page_crop(str(none), None, "nano")
+        handlers.page_crop(str(none), None, "nano", "", "")

@@ -138,7 +138,7 @@ def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys:
     Image.effect_noise((48, 32), 64).convert("RGB").save(picture)
     out = tmp_path / "clip.mp4"
     frames = ["--reference", str(picture), "--last-frame", str(picture), "--frames", "9"]
-    own = ["--image-guidance", "2", "--motion-score", "6", "--steps", "2"]
+    own = ["--image-guidance", "2", "--motion-score", "6", "--steps", "2", "--aspect", "2:3"]
     code = main(["generate", "a ball", "--model", "debug-2.0", *frames, *own, "--out", str(out)])
     assert code == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
@@ -146,6 +146,7 @@ def test_a_debug_model_with_both_frames_and_its_own_rule(tmp_path: Path, capsys:
     assert settings["image_guidance"] == 2
     assert settings["motion_score"] == 6
     assert settings["last_frame"] is True
+    assert (settings["resolution"], settings["aspect"]) == ("32px", "2:3")
     assert out.stat().st_size > 0
 
 

@@ -47,7 +47,7 @@ def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None
     for prompt in PROMPTS:
         request = parse_request({"prompt": prompt, "seed": 1, "steps": 12}, model_id=bundle.spec.id, limits=limits)
         clips.append(run(bundle, request).clips[0].frames)
-    height_px, width_px = limits.sizes_px[0]
+    height_px, width_px = limits.size_px
     assert clips[0].shape == (limits.default_frames, height_px, width_px, 3)
     right = [
         found.matches(scene) for found, scene in zip(read_clips(load_reader(), clips), PROMPTS.values(), strict=True)
@@ -59,7 +59,7 @@ def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None
 def test_the_codec_gives_a_clip_back(bundle: ModelBundle) -> None:
     limits = bundle.spec.limits
     rng = np.random.default_rng(3)
-    clips = [render(sample_scene(rng), limits.default_frames, limits.sizes_px[0][0])[0] for _ in range(4)]
+    clips = [render(sample_scene(rng), limits.default_frames, limits.size_px[0])[0] for _ in range(4)]
     video = to_video(np.stack(clips))
     with torch.inference_mode():
         back = bundle.codec.decode(bundle.codec.encode(video), video.shape[2])

@@ -68,7 +68,7 @@ def given_bundle(request: pytest.FixtureRequest) -> ModelBundle:
 
 
 def picture(spec: ModelSpec, seed: int) -> Frames:
-    height, width = spec.limits.sizes_px[0]
+    height, width = spec.limits.size_px
     return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
 
 
@@ -323,6 +323,10 @@ def test_three_branches_without_given_frames_are_two(name: str, image_guidance: 
 # --- published entries --------------------------------------------------------------------------------------------
 
 
+def sizes_of(spec: ModelSpec) -> list[tuple[int, int]]:
+    return [(size.height_px, size.width_px) for size in spec.limits.sizes]
+
+
 def on_meta(build: Any) -> Any:
     with torch.device("meta"):
         return build()
@@ -334,7 +338,7 @@ def test_sizes_and_lengths_of_a_published_entry_fit_its_parts(spec: ModelSpec) -
     codec = on_meta(lambda: build_codec(spec.codec))
     network = spec.network
     assert spec.limits.default_frames in spec.limits.frames
-    for height, width in spec.limits.sizes_px:
+    for height, width in sizes_of(spec):
         for frames in spec.limits.frames:
             t, h, w = codec.latent_size(frames, height, width)
             where = f"{frames} frames of {height} x {width}: {(t, h, w)}"
@@ -394,7 +398,7 @@ def test_a_published_network_takes_its_latents(spec: ModelSpec) -> None:
     shorter: dict[str, int] = {"depth": 1} | ({"depth_single": 1} if hasattr(spec.network, "depth_single") else {})
     network = on_meta(lambda: build_network(replace(spec.network, **shorter)))  # type: ignore[arg-type]
     codec = on_meta(lambda: build_codec(spec.codec))
-    for height, width in spec.limits.sizes_px:
+    for height, width in sizes_of(spec):
         size = codec.latent_size(spec.limits.default_frames, height, width)
         x = torch.empty(1, codec.latent_channels, *size, device="meta")
         one = torch.ones(1, device="meta")

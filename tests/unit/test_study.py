@@ -16,6 +16,7 @@ import torch
 
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.catalog import NANO
+from opensora_demo.catalog.sizes import square
 from opensora_demo.errors import WeightsError
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
 from opensora_demo.training import study
@@ -253,13 +254,13 @@ def test_what_a_model_has_not_is_skipped(quick: ModelBundle, reader: Reader) -> 
 
 
 def test_a_model_of_another_size_is_measured(quick: ModelBundle, reader: Reader) -> None:
-    limits = replace(quick.spec.limits, sizes_px=((128, 128),))
+    limits = replace(quick.spec.limits, sizes=square(128))
     large = replace(quick, spec=replace(quick.spec, limits=limits))
     table = study.run_study(large, reader, FEW, only=["consistency", "photo"])
     assert (table["settings"]["frames"], table["settings"]["size_px"]) == (9, 128)
     assert table["consistency"]["generated"]["measured"] == 1
     with pytest.raises(ValueError, match="squares"):
-        study.clip_size(replace(quick.spec, limits=replace(limits, sizes_px=((64, 128),))))
+        study.clip_size(replace(quick.spec, limits=replace(limits, sizes=(replace(limits.sizes[0], height_px=64),))))
 
 
 def test_parts_are_merged_only_into_those_of_the_same_weights(measured: dict[str, Any]) -> None:

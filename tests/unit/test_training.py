@@ -244,7 +244,7 @@ def tiny_job(spec: ModelSpec, kind: type[NetworkJob], folder: Path, **changes: o
     """A job over six random latents, with the small network of `spec`."""
     build_tokenizer(str(folder / "tokenizer.json"), ("fps", "8"))
     codec = build_codec(spec.codec)
-    size = codec.latent_size(spec.limits.default_frames, *spec.limits.sizes_px[0])  # type: ignore[operator]
+    size = codec.latent_size(spec.limits.default_frames, *spec.limits.size_px)  # type: ignore[operator]
     lone = isinstance(spec.codec, DcAeConfig)
     rng = np.random.default_rng(0)
     scenes = [sample_scene(rng, fps=8) for _ in range(6)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from opensora_demo.catalog import MODELS, NANO, find_model
+from opensora_demo.catalog import MODELS, NANO, ModelSpec, find_model
 from opensora_demo.errors import RequestError
 from opensora_demo.types import GenerationRequest, Limits, clean_text, parse_guidance_list, parse_request
 
@@ -184,6 +184,37 @@ def test_what_a_model_does_not_have_is_refused(limits: Limits, field: str, value
         parse_for(limits, **{field: value})
     assert caught.value.field == field
     assert sentence in str(caught.value)
+
+
+def test_a_size_is_named_by_resolution_and_aspect() -> None:
+    assert parse_for(NANO.limits).size is None
+    assert parse_for(NANO.limits, resolution="64px", aspect="1:1").size is None
+    for raw, shape in (
+        ({}, (240, 424)),
+        ({"resolution": "480p"}, (480, 848)),
+        ({"aspect": "9:16"}, (424, 240)),
+        ({"resolution": "720p", "aspect": "1:1"}, (960, 960)),
+    ):
+        request = parse_for(MODELS["opensora-1.2"].limits, **raw)
+        assert (request.shape.height_px, request.shape.width_px) == shape
+        assert request.size is not None
+        named = {"resolution": request.size.resolution, "aspect": request.size.aspect}
+        assert named.items() <= request.settings().items()
+        assert parse_for(MODELS["opensora-1.2"].limits, **named).shape == request.shape
+    for field, value in (("resolution", "1080p"), ("aspect", "16:10"), ("aspect", 1.5), ("resolution", ["480p"])):
+        with pytest.raises(RequestError, match=f"{field}: must be one of "):
+            parse_for(MODELS["opensora-1.2"].limits, **{field: value})
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
+def test_every_resolution_is_there_in_every_aspect(spec: ModelSpec) -> None:
+    limits = spec.limits
+    assert len(limits.sizes) == len(limits.resolutions) * len(limits.aspects)
+    for resolution in limits.resolutions:
+        for aspect in limits.aspects:
+            size = limits.size(resolution, aspect)
+            assert (size.resolution, size.aspect) == (resolution, aspect)
+    assert limits.size_px == (limits.size().height_px, limits.size().width_px)
 
 
 def test_a_last_frame_needs_a_model_that_takes_one() -> None:
