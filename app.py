@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from opensora_demo.bundle import Bundles, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL
+from opensora_demo.cli import add_weight_options, apply_weight_options
 from opensora_demo.errors import DemoError
 from opensora_demo.ui.handlers import Handlers
 from opensora_demo.ui.language import head, languages
@@ -28,6 +29,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="open a public address through Gradio's tunnel")
     parser.add_argument("--debug-models", action="store_true", help="offer tiny random models of every family too")
+    add_weight_options(parser)
     return parser.parse_args(argv)
 
 
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of clips is removed on the way out
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    apply_weight_options(arguments)
     fit_threads()
     bundles = Bundles()
     handlers = Handlers(bundles, debug_models=arguments.debug_models)

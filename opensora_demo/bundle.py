@@ -7,17 +7,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 import torch
 from torch import Tensor, nn
 
-from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles, find_model
-from opensora_demo.catalog.spec import CodecConfig, NetworkConfig
+from opensora_demo.catalog import ModelSpec, RandomWeights, find_model
+from opensora_demo.catalog.spec import CodecConfig, HubWeights, NetworkConfig, Part
 from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
 from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
+from opensora_demo.codecs.image_vae import published_name as image_vae_name
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.errors import WeightsError
@@ -33,9 +34,13 @@ from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
 from opensora_demo.preview import first_channels
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
+from opensora_demo.store import PART_NAMES, locate
 from opensora_demo.text.clip import ClipTextEncoder
+from opensora_demo.text.clip import published_name as clip_name
+from opensora_demo.text.t5 import ALIASES as T5_ALIASES
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.weights import ASSETS, folder_of, load_module, random_module, read_state, why_not
+from opensora_demo.text.t5 import published_name as t5_name
+from opensora_demo.weights import Rename, load_module, random_module, read_state
 
 Network = DiT | STDiT | STDiT2 | STDiT3 | STDiT3V13 | MMDiT
 M = TypeVar("M", bound=nn.Module)
@@ -52,11 +57,20 @@ class ModelBundle:
     device: torch.device
     lock: threading.Lock
 
+    @property
+    def codec_dtype(self) -> torch.dtype:
+        return next(self.codec.parameters()).dtype  # type: ignore[attr-defined]
+
 
 def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def stored_dtype(device: torch.device) -> torch.dtype | None:
+    """What published weights are held in: bfloat16 on a GPU, as upstream runs them; on a CPU as they are stored."""
+    return None if device.type == "cpu" else torch.bfloat16
 
 
 def fit_threads() -> int:
@@ -130,39 +144,41 @@ def build_family(spec: ModelSpec, network: Network, text: T5TextEncoder | None, 
 
 
 def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBundle:
-    """Load the weights of `spec` (about a second for nano). Raises WeightsError."""
+    """Load the weights of `spec` (about a second for nano; published ones are mapped, and read when they are first
+    used). Raises WeightsError."""
     device = device or pick_device()
-    files = spec.weights
-    if isinstance(files, WeightFiles) and (why := why_not(spec)):
-        raise WeightsError(why)
+    found = locate(spec)
+    hub = isinstance(spec.weights, HubWeights)
 
-    def load(build: Callable[[], M], names: tuple[str, ...], what: str) -> M:
-        if isinstance(files, RandomWeights):
-            return random_module(build, files.seed).to(device)
-        folder = folder_of(files)
-        return load_module(build, [folder / name for name in names], f"{spec.id} {what}").to(device)
-
-    if isinstance(files, RandomWeights):
-        tokenizer = clip_tokenizer = ASSETS / files.tokenizer
-        names: dict[str, tuple[str, ...]] = dict.fromkeys(("network", "codec", "text", "clip"), ())
-        preview = ""
-    else:
-        folder = folder_of(files)
-        tokenizer, clip_tokenizer = folder / files.tokenizer, folder / files.clip_tokenizer
-        names = {"network": files.network, "codec": files.codec, "text": files.text, "clip": files.clip}
-        preview = files.preview
+    def load(part: Part, build: Callable[[], M], rename: Rename | None = None, **options: Any) -> M:
+        if isinstance(spec.weights, RandomWeights):
+            return random_module(build, spec.weights.seed).to(device)
+        return load_module(
+            build,
+            found[part],
+            f"{spec.id} {PART_NAMES[part]}",
+            dtype=stored_dtype(device) if hub else torch.float32,
+            device=device,
+            rename=rename if hub else None,
+            **options,
+        )
 
     text, clip = spec.text, spec.clip
-    t5 = None if text is None else load(lambda: T5TextEncoder(text, tokenizer), names["text"], "text encoder")
-    clip_model = (
-        None if clip is None else load(lambda: ClipTextEncoder(clip, clip_tokenizer), names["clip"], "CLIP encoder")
+    t5 = clip_model = None
+    if text is not None:
+        t5 = load("text", lambda: T5TextEncoder(text, *found["tokenizer"]), t5_name, aliases=T5_ALIASES)
+    if clip is not None:
+        clip_model = load("clip", lambda: ClipTextEncoder(clip, *found["clip_tokenizer"]), clip_name)
+    network = load("network", lambda: build_network(spec.network))
+    codec = load(
+        "codec",
+        lambda: build_codec(spec.codec),
+        image_vae_name if isinstance(spec.codec, ImageVaeConfig) else None,
     )
-    network = load(lambda: build_network(spec.network), names["network"], "transformer")
-    codec = load(lambda: build_codec(spec.codec), names["codec"], "VAE")
     if isinstance(codec, VideoVAE):
         codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels: int = codec.latent_channels  # type: ignore[assignment]
-    matrix = read_state([folder / preview])["matrix"].float() if preview else first_channels(channels)
+    matrix = read_state(found["preview"])["matrix"].float() if "preview" in found else first_channels(channels)
     return ModelBundle(
         spec=spec,
         family=build_family(spec, network, t5, clip_model),

@@ -1,4 +1,4 @@
-"""python -m opensora_demo generate | compare | adherence | models | doctor
+"""python -m opensora_demo generate | compare | adherence | models | download | doctor
 
 Progress goes to stderr, one JSON line to stdout. Exit status 2 and one sentence for input that cannot be run.
 """
@@ -19,12 +19,13 @@ from typing import Any
 
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
+from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
+from opensora_demo.store import ASSETS, PART_NAMES, download, find_part, why_not
 from opensora_demo.types import RULES, Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
-from opensora_demo.weights import ASSETS, why_not
 
 
 def _say(text: str, *, same_line: bool = False) -> None:
@@ -153,6 +154,24 @@ def command_models(args: argparse.Namespace) -> None:
     print(json.dumps(rows, ensure_ascii=False))
 
 
+def command_download(args: argparse.Namespace) -> None:
+    spec = find_model(args.model)
+    begin, before = time.monotonic(), -1
+    for news in download(spec):
+        before = news.done_bytes if before < 0 else before
+        rate = (news.done_bytes - before) / max(time.monotonic() - begin, 1e-3)
+        left = f", {(news.total_bytes - news.done_bytes) / rate / 60:.0f} min to go" if rate > 1e4 else ""
+        _say(
+            f"{news.file}: {news.done_bytes / 1e9:.2f} of {news.total_bytes / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s{left}",
+            same_line=True,
+        )
+    _finish_line()
+    places = spec.weights.parts() if isinstance(spec.weights, HubWeights) else {}
+    found = {PART_NAMES[part]: [str(f) for f in find_part(files) or ()] for part, files in places.items()}
+    _say(f"{spec.id} is complete")
+    print(json.dumps({"model": spec.id, "files": found}))
+
+
 _PACKAGES = (
     "torch",
     "gradio",
@@ -254,8 +273,23 @@ def command_adherence(args: argparse.Namespace) -> None:
     )
 
 
+def add_weight_options(parser: argparse.ArgumentParser) -> None:
+    """What may be done to get at weights; `apply_weight_options` puts it into the environment, where `store` looks."""
+    parser.add_argument("--offline", action="store_true", help="do not ask the hub for weights")
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="open .pth and .bin files too, for their tensors only"
+    )
+
+
+def apply_weight_options(args: argparse.Namespace) -> None:
+    for given, name in ((args.offline, "OPENSORA_OFFLINE"), (args.allow_pickle, "OPENSORA_ALLOW_PICKLE")):
+        if given:
+            os.environ[name] = "1"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m opensora_demo", description="Open-Sora on the command line.")
+    add_weight_options(parser)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def run_options(p: argparse.ArgumentParser) -> None:
@@ -301,6 +335,9 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("models", help="what can be run")
     p.add_argument("--all", action="store_true", help="the tiny random models for debugging too")
     p.set_defaults(run=command_models)
+    p = commands.add_parser("download", help="fetch a published model's weights; an unfinished download goes on")
+    p.add_argument("model")
+    p.set_defaults(run=command_download)
     p = commands.add_parser("doctor", help="what is installed and what works here")
     p.set_defaults(run=command_doctor)
     return parser
@@ -308,6 +345,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    apply_weight_options(args)
     fit_threads()
     try:
         return args.run(args) or 0

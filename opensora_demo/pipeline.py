@@ -48,7 +48,9 @@ def to_video(frames: Frames) -> Tensor:
 
 def _encode(bundle: ModelBundle, picture: Frames | None) -> Tensor | None:
     """A given frame (1, h, w, 3) as a latent (c, 1, h', w'): the posterior's mean, so that a run stays reproducible."""
-    return None if picture is None else bundle.codec.encode(to_video(picture).to(bundle.device))[0]
+    if picture is None:
+        return None
+    return bundle.codec.encode(to_video(picture).to(bundle.device, bundle.codec_dtype))[0].float()
 
 
 def to_frames(video: Tensor) -> Frames:
@@ -140,7 +142,7 @@ def generate(
         clock = time.perf_counter()
         chunks: list[Frames] = []
         with _memory_errors():
-            for part in bundle.codec.decode_chunks(x[row : row + 1], shape.frames):
+            for part in bundle.codec.decode_chunks(x[row : row + 1].to(bundle.codec_dtype), shape.frames):
                 if not torch.isfinite(part).all():
                     raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
                 chunks.append(to_frames(part[0]))

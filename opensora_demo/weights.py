@@ -1,26 +1,27 @@
-"""Find, verify and read weights: safetensors mapped from disk onto modules built on the meta device, strictly."""
+"""Read weights: safetensors mapped from disk onto modules built on the meta device, strictly."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles
 from opensora_demo.errors import WeightsError
 
 SCALE_SUFFIX = ".int8_scale"
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+EXACT = "rope.freqs"  # a frequency in bfloat16 is off by whole turns after some hundred positions
 M = TypeVar("M", bound=nn.Module)
+Rename = Callable[[str], str | None]
+"""A published name -> ours; None leaves the tensor out."""
 
 
-def read_state(files: list[Path]) -> dict[str, Tensor]:
-    """All tensors of the shards; those kept in 8 bits come out as float32.
+def read_state(files: Sequence[Path]) -> dict[str, Tensor]:
+    """All tensors of the shards, mapped from the files; those kept in 8 bits come out as float32.
 
     A tensor in 8 bits has another beside it, `<name>.int8_scale` (rows), that its rows are multiplied by.
     Raises WeightsError naming the file that is missing, damaged or repeats a name.
@@ -29,14 +30,10 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
     for file in files:
         if not file.is_file():
             raise WeightsError(f"the weights file {file.name} is missing from {file.parent.name}")
-        try:
-            with safe_open(file, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    if name in state:
-                        raise WeightsError(f"{file.name} holds {name}, which another file holds too")
-                    state[name] = shard.get_tensor(name)
-        except SafetensorError as error:
-            raise WeightsError(f"the weights file {file.name} is damaged or incomplete ({error})") from None
+        for name, value in (_pickled if file.suffix in (".pth", ".pt", ".bin") else _mapped)(file).items():
+            if name in state:
+                raise WeightsError(f"{file.name} holds {name}, which another file holds too")
+            state[name] = value
     for name in [name for name in state if name.endswith(SCALE_SUFFIX)]:
         scale, rows = state.pop(name), state.get(name.removesuffix(SCALE_SUFFIX))
         if rows is None or rows.dtype != torch.int8 or len(rows) != len(scale):
@@ -45,28 +42,27 @@ def read_state(files: list[Path]) -> dict[str, Tensor]:
     return state
 
 
-def folder_of(files: WeightFiles) -> Path:
-    """Embedded models live in `assets`; published ones under `weights` of the working folder, or OPENSORA_WEIGHTS."""
-    if files.embedded:
-        return ASSETS / files.folder
-    return Path(os.environ.get("OPENSORA_WEIGHTS", "weights")) / files.folder
+def _mapped(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as shard:
+            return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise WeightsError(f"the weights file {file.name} is damaged or incomplete ({error}); fetch it again") from None
 
 
-def missing_files(spec: ModelSpec) -> list[str]:
-    """Which of a model's files are not there."""
-    if isinstance(spec.weights, RandomWeights):
-        return []
-    folder = folder_of(spec.weights)
-    return [name for name in spec.weights.all_files() if not (folder / name).is_file()]
-
-
-def why_not(spec: ModelSpec) -> str:
-    """Why a model cannot be loaded, in a sentence; empty when it can."""
-    missing = missing_files(spec)
-    if not missing or isinstance(spec.weights, RandomWeights):
-        return ""
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return f"{spec.id} needs {', '.join(missing[:3])}{more} in {folder_of(spec.weights)}"
+def _pickled(file: Path) -> dict[str, Tensor]:
+    """Tensors only: whatever else a pickle may hold is refused unread. Wrappers of training are taken off."""
+    try:
+        found: Any = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"the weights file {file.name} is no pickle of tensors, or damaged ({reason})") from None
+    for wrapper in ("ema", "state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise WeightsError(f"the weights file {file.name} holds no state dict")
+    return {name.removeprefix("module."): value for name, value in found.items()}
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -89,14 +85,47 @@ def check_fit(what: str, expected: Mapping[str, Tensor], state: Mapping[str, Ten
         raise WeightsError(f"the weights of {what} do not fit: {'; '.join(wrong[:5])}{more}")
 
 
-def load_module(build: Callable[[], M], files: list[Path], what: str, dtype: torch.dtype = torch.float32) -> M:
-    """Build on meta, read, check, assign; no second copy of the weights is made but for a change of dtype."""
+def load_module(
+    build: Callable[[], M],
+    files: Sequence[Path],
+    what: str,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | None = None,
+    rename: Rename | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> M:
+    """Build on meta, read, check, assign; no second copy of the weights is made but for a change of dtype or device,
+    and that tensor by tensor.
+
+    `dtype` None keeps numbers as they are stored (float16 becomes bfloat16, whose range T5 needs). `aliases` are names
+    of ours that share the tensor of another name where the files have only that one.
+    """
     with torch.device("meta"):
         module = build()
     state = read_state(files)
+    if rename is not None:
+        state = {name: value for old, value in state.items() if (name := rename(old)) is not None}
+    for name, other in (aliases or {}).items():
+        if name not in state and other in state:
+            state[name] = state[other]
+        elif other not in state and name in state:
+            state[other] = state[name]
     check_fit(what, module.state_dict(), state)
-    module.load_state_dict({k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, assign=True)
+    done: dict[int, Tensor] = {}  # shared tensors stay shared
+    for name, value in state.items():
+        if id(value) not in done:
+            wanted = value.dtype if not value.is_floating_point() else dtype or _stored(value.dtype)
+            if name.endswith(EXACT):
+                wanted = torch.float32
+            done[id(value)] = value.to(device=device, dtype=wanted)
+        state[name] = done[id(value)]
+    module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _stored(dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if dtype == torch.float16 else dtype
 
 
 def random_module(build: Callable[[], M], seed: int) -> M:

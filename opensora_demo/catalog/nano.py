@@ -63,7 +63,6 @@ CLIP = ClipConfig(
 )  # fmt: skip
 FILES = WeightFiles(
     folder="nano",
-    embedded=True,
     network=("dit-1.safetensors", "dit-2.safetensors"),
     codec=("vae-1.safetensors", "vae-2.safetensors"),
     text=("text.safetensors",),
@@ -104,7 +103,6 @@ NANO_DIT = ModelSpec(
     sampler=IddpmConfig(guided_channels=None),
     weights=WeightFiles(
         folder="nano-dit",
-        embedded=True,
         network=("dit.safetensors",),
         codec=tuple(f"../nano/{name}" for name in FILES.codec),
         clip=("clip.safetensors",),
@@ -156,7 +154,6 @@ NANO_MMDIT = ModelSpec(
     sampler=RectifiedFlowConfig(shift="2.0", order=2),
     weights=WeightFiles(
         folder="nano-mmdit",
-        embedded=True,
         network=("mmdit.safetensors",),
         codec=("dc-ae.safetensors",),
         text=("text.safetensors",),

@@ -1,14 +1,15 @@
 """The published Open-Soras, 1.0 to 2.0: configurations, defaults and limits of each version's own settings.
 
-Their weights are not in this repository: each entry reads safetensors from a folder of its own under `weights`.
+Their weights are not in this repository: `HubWeights` says where each part is published.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from opensora_demo.catalog.sizes import sizes_1x, sizes_20, square
-from opensora_demo.catalog.spec import ModelSpec, WeightFiles
+from opensora_demo.catalog.spec import HubFiles, HubWeights, ModelSpec
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
@@ -24,17 +25,62 @@ from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
 from opensora_demo.types import DIFFUSION_RULES, RULES, Limits, Range
 
+# T5 v1.1 XXL, the encoder alone: 9.5 GB in bfloat16; the others are the same in float32 or float16.
+_T5 = (
+    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("model.safetensors",)),
+    HubFiles(
+        "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        ("text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors"),
+        "2c17b4e85261cd549b4068d086b7c2ba9d468e9f",
+    ),
+    HubFiles("comfyanonymous/flux_text_encoders", ("t5xxl_fp16.safetensors",)),
+    HubFiles(
+        "DeepFloyd/t5-v1_1-xxl",
+        ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"),
+        "c9c625d2ec93667ec579ede125fd3811d1f81d37",
+    ),
+    HubFiles(
+        "hpcai-tech/Open-Sora-v2",
+        (
+            "google/t5-v1_1-xxl/pytorch_model-00001-of-00002.bin",
+            "google/t5-v1_1-xxl/pytorch_model-00002-of-00002.bin",
+        ),
+    ),
+)
+_T5_TOKENIZER = (
+    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("spiece.model",)),
+    HubFiles("PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers", ("tokenizer/spiece.model",)),
+    HubFiles("DeepFloyd/t5-v1_1-xxl", ("spiece.model",)),
+    HubFiles("hpcai-tech/Open-Sora-v2", ("google/t5-v1_1-xxl/spiece.model",)),
+)
+_CLIP = (
+    HubFiles("openai/clip-vit-large-patch14", ("model.safetensors",)),
+    HubFiles("hpcai-tech/Open-Sora-v2", ("openai/clip-vit-large-patch14/model.safetensors",)),
+    HubFiles("comfyanonymous/flux_text_encoders", ("clip_l.safetensors",)),
+)
+_CLIP_TOKENIZER = (
+    HubFiles("openai/clip-vit-large-patch14", ("tokenizer.json",)),
+    HubFiles("hpcai-tech/Open-Sora-v2", ("openai/clip-vit-large-patch14/tokenizer.json",)),
+)
+_SD_VAE = (
+    HubFiles(
+        "stabilityai/sd-vae-ft-ema",
+        ("diffusion_pytorch_model.safetensors",),
+        "f04b2c4b98319346dad8c65879f680b1997b204a",
+    ),
+)
+_TEXT: Any = {"text": _T5, "tokenizer": _T5_TOKENIZER}
 
-def _files(folder: str, *, clip: bool = False) -> WeightFiles:
-    """The names under which a folder of `weights` holds a published model."""
-    return WeightFiles(
-        folder=folder,
-        network=("transformer.safetensors",),
-        codec=("vae.safetensors",),
-        text=("t5.safetensors",),
-        tokenizer="t5-tokenizer.json",
-        clip=("clip.safetensors",) if clip else (),
-        clip_tokenizer="clip-tokenizer.json" if clip else "",
+
+def _v10(name: str, revision: str = "main") -> HubWeights:
+    """1.0 as safetensors, or as the pickle of the first release."""
+    return HubWeights(
+        network=(
+            HubFiles(f"hpcai-tech/OpenSora-STDiT-v1-{name}", ("model.safetensors",), revision),
+            HubFiles("hpcai-tech/Open-Sora", (f"OpenSora-v1-{name}.pth",), "b7e034189c6ac2d868bc8c672b7cdbd9c6b7ba96"),
+        ),
+        codec=_SD_VAE,
+        **_TEXT,
     )
 
 
@@ -55,7 +101,7 @@ V10 = ModelSpec(
     text=T5Config(max_tokens=120, clean=True),
     sampler=IddpmConfig(),
     max_batch=2,
-    weights=_files("opensora-1.0-256"),
+    weights=_v10("HQ-16x256x256"),
     limits=Limits(
         rules=DIFFUSION_RULES,
         steps=_DIFFUSION_STEPS,
@@ -74,7 +120,7 @@ V10_512 = replace(
     title="Open-Sora 1.0 · STDiT, 16 x 512 px",
     summary="The first release at 512 px (hpcai-tech/Open-Sora, OpenSora-v1-HQ-16x512x512).",
     network=STDiTConfig(input_size=(16, 64, 64), space_scale=1.0),
-    weights=_files("opensora-1.0-512"),
+    weights=_v10("HQ-16x512x512"),
     limits=replace(V10.limits, sizes=square(512)),
 )
 
@@ -88,7 +134,17 @@ V11 = ModelSpec(
     sampler=IddpmConfig(float32_betas=True),
     image_fps=_IMAGE_FPS,
     max_batch=2,
-    weights=_files("opensora-1.1"),
+    weights=HubWeights(
+        network=(
+            HubFiles(
+                "hpcai-tech/OpenSora-STDiT-v2-stage3",
+                ("model.safetensors",),
+                "3074d7cc95aca24ae12b685e07fab7d3e2570667",
+            ),
+        ),
+        codec=_SD_VAE,
+        **_TEXT,
+    ),
     limits=Limits(
         rules=DIFFUSION_RULES,
         steps=_DIFFUSION_STEPS,
@@ -112,7 +168,15 @@ V12 = ModelSpec(
     sampler=RectifiedFlowConfig(shift="1.2"),
     image_fps=_IMAGE_FPS,
     max_batch=2,
-    weights=_files("opensora-1.2"),
+    weights=HubWeights(
+        network=(HubFiles("hpcai-tech/OpenSora-STDiT-v3", ("model.safetensors",)),),
+        codec=(
+            HubFiles(
+                "hpcai-tech/OpenSora-VAE-v1.2", ("model.safetensors",), "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"
+            ),
+        ),
+        **_TEXT,
+    ),
     aesthetic_score=6.5,
     limits=Limits(
         steps=_FLOW_STEPS,
@@ -137,7 +201,15 @@ V13 = ModelSpec(
     sampler=RectifiedFlowConfig(shift="1.3", rescale=0.7),
     image_fps=_IMAGE_FPS,
     max_batch=2,
-    weights=_files("opensora-1.3"),
+    weights=HubWeights(
+        network=(
+            HubFiles("hpcai-tech/OpenSora-STDiT-v4-360p", ("model.safetensors",)),
+            HubFiles("hpcai-tech/OpenSora-STDiT-v4", ("model.safetensors",)),
+        ),
+        codec=(HubFiles("hpcai-tech/OpenSora-VAE-v1.3", ("model.safetensors",)),),
+        codec_dtype="bfloat16",
+        **_TEXT,
+    ),
     limits=Limits(
         steps=_FLOW_STEPS,
         guidance=Range(low=0, high=20, default=7.5, step=0.5),
@@ -162,7 +234,15 @@ V20 = ModelSpec(
     clip=ClipConfig(),
     sampler=RectifiedFlowConfig(shift="2.0"),
     max_batch=1,
-    weights=_files("opensora-2.0", clip=True),
+    weights=HubWeights(
+        network=(HubFiles("hpcai-tech/Open-Sora-v2", ("Open_Sora_v2.safetensors",)),),
+        codec=(HubFiles("hpcai-tech/Open-Sora-v2", ("hunyuan_vae.safetensors",)),),
+        clip=_CLIP,
+        clip_tokenizer=_CLIP_TOKENIZER,
+        network_dtype="bfloat16",
+        codec_dtype="bfloat16",
+        **_TEXT,
+    ),
     limits=Limits(
         steps=Range(low=1, high=100, default=50),
         guidance=Range(low=0, high=20, default=7.5, step=0.5),
@@ -177,6 +257,8 @@ V20 = ModelSpec(
     ),
 )
 
+_V20_DCAE = "hpcai-tech/Open-Sora-v2-Video-DC-AE"
+_V20_DCAE_COMMIT = "162780d1bbbeeb469dd5b98c573e678d54e76963"
 V20_DCAE = replace(
     V20,
     id="opensora-2.0-dcae",
@@ -184,7 +266,15 @@ V20_DCAE = replace(
     summary="The same on latents of a deep-compression autoencoder (hpcai-tech/Open-Sora-v2-Video-DC-AE).",
     network=MMDiTConfig(in_channels=128, patch=1),
     codec=DcAeConfig(),
-    weights=_files("opensora-2.0-dcae", clip=True),
+    weights=HubWeights(
+        network=(HubFiles(_V20_DCAE, ("Open_Sora_v2_Video_DC_AE.safetensors",), _V20_DCAE_COMMIT),),
+        codec=(HubFiles(_V20_DCAE, ("F32T4C128_AE.safetensors",), _V20_DCAE_COMMIT),),
+        clip=_CLIP,
+        clip_tokenizer=_CLIP_TOKENIZER,
+        network_dtype="bfloat16",
+        codec_dtype="bfloat16",
+        **_TEXT,
+    ),
     limits=replace(V20.limits, frames=(1, 32, 64, 96, 128), default_frames=128, sizes=sizes_20("768px", multiple=32)),
 )
 

@@ -23,13 +23,15 @@ from opensora_demo.types import Limits
 
 NetworkConfig = DiTConfig | STDiTConfig | STDiT2Config | STDiT3Config | STDiT3V13Config | MMDiTConfig
 CodecConfig = ImageVaeConfig | VideoVaeConfig | VaeV13Config | HunyuanConfig | DcAeConfig
+Part = Literal["network", "codec", "text", "tokenizer", "clip", "clip_tokenizer", "preview"]
+Stored = Literal["float32", "bfloat16"]
 TextMode = Literal["cross-attention", "token concatenation", "pooled vector"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFiles:
-    """Where a model's weights are: safetensors files (each a shard of one state dict), tokenizers and the preview
-    matrix, under one folder. `embedded` folders are in `assets`."""
+    """Weights under one folder of `assets`: safetensors files (each a shard of one state dict), tokenizers and the
+    preview matrix."""
 
     folder: str
     network: tuple[str, ...]
@@ -39,13 +41,47 @@ class WeightFiles:
     clip: tuple[str, ...] = ()
     clip_tokenizer: str = ""
     preview: str = ""
-    embedded: bool = False
 
     def all_files(self) -> tuple[str, ...]:
         names = (
             *self.network, *self.codec, *self.text, self.tokenizer, *self.clip, self.clip_tokenizer, self.preview
         )  # fmt: skip
         return tuple(dict.fromkeys(filter(None, names)))
+
+
+@dataclass(frozen=True, slots=True)
+class HubFiles:
+    """Files of one repository of the hub that hold one part together: the shards of a state dict, or a tokenizer.
+
+    `revision` is the commit they were looked at; where none is known by its full name it is a branch.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    revision: str = "main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubWeights:
+    """Published weights. Each part names the places that hold it: the first is the one to download, the others are
+    taken where they are found. The dtypes are those of the first place's files."""
+
+    network: tuple[HubFiles, ...]
+    codec: tuple[HubFiles, ...]
+    text: tuple[HubFiles, ...]
+    tokenizer: tuple[HubFiles, ...]
+    clip: tuple[HubFiles, ...] = ()
+    clip_tokenizer: tuple[HubFiles, ...] = ()
+    network_dtype: Stored = "float32"
+    codec_dtype: Stored = "float32"
+
+    def parts(self) -> dict[Part, tuple[HubFiles, ...]]:
+        """The places of each part that the model has."""
+        places: dict[Part, tuple[HubFiles, ...]] = {
+            "network": self.network, "codec": self.codec, "text": self.text, "tokenizer": self.tokenizer,
+            "clip": self.clip, "clip_tokenizer": self.clip_tokenizer,
+        }  # fmt: skip
+        return {part: found for part, found in places.items() if found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +108,7 @@ class ModelSpec:
     network: NetworkConfig
     codec: CodecConfig
     sampler: SamplerConfig
-    weights: WeightFiles | RandomWeights
+    weights: WeightFiles | HubWeights | RandomWeights
     limits: Limits
     text: T5Config | None = None
     clip: ClipConfig | None = None

@@ -37,6 +37,16 @@ class ImageVaeConfig:
         return self.pixel_unshuffle * 2 ** (len(self.block_channels) - 1)
 
 
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def published_name(name: str) -> str:
+    """A name in published files of diffusers' AutoencoderKL, old or new, -> ours."""
+    for old, new in _OLD_ATTENTION.items():
+        name = name.replace(old, new)
+    return f"module.{name}"
+
+
 class ImageVAE(nn.Module):
     """Frames (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t, h / 8, w / 8), each frame by itself."""
 

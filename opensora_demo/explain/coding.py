@@ -83,7 +83,7 @@ def spans_of(codec: Codec, frames: int, height_px: int, width_px: int) -> tuple[
 
 def _rgb(video: Tensor) -> Frames:
     """(3, t, h, w) in [-1, 1] -> (t, h, w, 3) uint8."""
-    return ((video.clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 3, 0).to("cpu", torch.uint8).numpy()
+    return ((video.float().clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 3, 0).to("cpu", torch.uint8).numpy()
 
 
 def _size(x: Tensor) -> tuple[int, int, int, int]:
@@ -98,11 +98,11 @@ def code(codec: Codec, video: Tensor, matrix: Tensor) -> Iterator[Coding | None]
     if isinstance(codec, VideoVAE):
         middle = codec.spatial_vae.encode(video)
         fitted = fit_matrix(middle.float().cpu(), video.float().cpu())
-        stages.append(Stage("2-D latents", _size(middle), latent_to_rgb(middle[0], fitted.to(middle))))
+        stages.append(Stage("2-D latents", _size(middle), latent_to_rgb(middle[0].float(), fitted.to(middle.device))))
         yield None
     latents = codec.encode(video)
     decoded = torch.cat(list(codec.decode_chunks(latents, frames)), dim=2)
-    stages.append(Stage("latents", _size(latents), latent_to_rgb(latents[0], matrix)))
+    stages.append(Stage("latents", _size(latents), latent_to_rgb(latents[0].float(), matrix)))
     stages.append(Stage("decoded", _size(decoded), _rgb(decoded[0])))
     yield None
 
@@ -116,4 +116,4 @@ def code(codec: Codec, video: Tensor, matrix: Tensor) -> Iterator[Coding | None]
         apart = (codec.encode(changed) - latents)[0].float().square().mean((0, 2, 3)).sqrt()
         changes.append(Change(first, tuple(apart.tolist())))
         yield None
-    yield Coding(tuple(stages), spans, tuple(changes), psnr(video, decoded), codec.copies == 0)
+    yield Coding(tuple(stages), spans, tuple(changes), psnr(video.float(), decoded.float()), codec.copies == 0)

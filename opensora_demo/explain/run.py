@@ -236,7 +236,8 @@ def _explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     yield Attentions(grid=grid, words=words, heads=1 if average else heads, looks=tuple(looks))
     done += 1
     yield progress("Decoding")
-    video = torch.cat(list(bundle.codec.decode_chunks(taken[-1].x[:1], request.shape.frames)), dim=2).clamp(-1, 1)
+    latent = taken[-1].x[:1].to(bundle.codec_dtype)
+    video = torch.cat(list(bundle.codec.decode_chunks(latent, request.shape.frames)), dim=2).clamp(-1, 1)
     for part in code(bundle.codec, video, matrix):
         done += 1
         yield part if part is not None else progress("Coding the clip once more")

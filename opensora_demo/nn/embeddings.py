@@ -53,7 +53,7 @@ class CaptionEmbedder(nn.Module):
         self.register_buffer("y_embedding", torch.randn(max_tokens, channels) / channels**0.5)
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.y_proj(y)  # (b, n, width)
+        return self.y_proj(y.to(self.y_proj.fc1.weight.dtype))  # (b, n, width)
 
 
 def sincos_position_2d(width: int, h: int, w: int, scale: float, base_size: int, device: torch.device) -> Tensor:

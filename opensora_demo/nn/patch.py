@@ -22,7 +22,7 @@ class PatchEmbed3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pt, ph, pw = self.patch
         t, h, w = x.shape[2:]
-        x = F.pad(x, (0, -w % pw, 0, -h % ph, 0, -t % pt))
+        x = F.pad(x.to(self.proj.weight.dtype), (0, -w % pw, 0, -h % ph, 0, -t % pt))
         x = rearrange(x, "b c (t pt) (h ph) (w pw) -> b t (h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 

@@ -38,6 +38,12 @@ class PooledText:
     cut_tokens: tuple[int, ...]
 
 
+def published_name(name: str) -> str | None:
+    """A name in published files of CLIP -> ours; None for the other tower's and for what is computed anew."""
+    text = name.removeprefix("text_model.")
+    return None if text == name or text.endswith("position_ids") else f"model.{text}"
+
+
 class ClipTextEncoder(nn.Module):
     """Tokenizer and encoder. Prompts are cut at `max_tokens` and padded to it."""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from opensora_demo.text.prompts import clean_caption
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +46,33 @@ class TextFeatures:
     cut_tokens: tuple[int, ...]
 
 
+ALIASES = {"model.encoder.embed_tokens.weight": "model.shared.weight"}  # files have one of them, or both
+
+
+def published_name(name: str) -> str | None:
+    """A name in published files of T5 (transformers' T5EncoderModel) -> ours; None for the decoder's."""
+    return None if name.startswith(("decoder.", "lm_head.")) else f"model.{name}"
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """From tokenizers' JSON, or from the SentencePiece model that T5 is published with."""
+    from transformers import PreTrainedTokenizerFast, T5Tokenizer  # late: 3 x the import time of torch
+
+    if file.name == "spiece.model":  # the name under which transformers looks for it in a folder
+        return T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
 class T5TextEncoder(nn.Module):
     """Tokenizer and encoder. Prompts are cut at `max_tokens` and end with </s>."""
 
     def __init__(self, cfg: T5Config, tokenizer_file: Path) -> None:
         super().__init__()
-        from transformers import PreTrainedTokenizerFast, T5EncoderModel  # late: 3 x the import time of torch
         from transformers import T5Config as HubT5Config
+        from transformers import T5EncoderModel
 
         self.cfg = cfg
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(tokenizer_file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-        )
+        self.tokenizer = read_tokenizer(tokenizer_file)
         self.model = T5EncoderModel(
             HubT5Config(
                 vocab_size=cfg.vocabulary,

@@ -27,6 +27,7 @@ from opensora_demo.catalog.spec import WeightFiles
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.preview import fit_matrix
+from opensora_demo.store import ASSETS
 from opensora_demo.training.captions import build_tokenizer
 from opensora_demo.training.card import read_training, write_card
 from opensora_demo.training.export import save_shards
@@ -38,7 +39,6 @@ from opensora_demo.training.study import Counts, measure_into
 from opensora_demo.training.train_network import Started, TextToVideo
 from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_vae import DcAeJob, VaeJob, draw_clips
-from opensora_demo.weights import ASSETS
 
 VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS = 450, 450
 

@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles, find_model
+from opensora_demo.catalog import ModelSpec, WeightFiles, find_model
+from opensora_demo.store import ASSETS
 from opensora_demo.training.plots import write_plots
-from opensora_demo.weights import folder_of, read_metadata, read_state
+from opensora_demo.weights import read_metadata, read_state
 
 Table = Mapping[str, Any]
 PARTS = {"network": "transformer", "codec": "VAE", "text": "T5 text encoder", "clip": "CLIP text encoder"}
@@ -466,11 +467,11 @@ def main() -> None:
     parser.add_argument("--logs", nargs="*", default=[], metavar="NAME=FILE", help="log.jsonl files of training runs")
     args = parser.parse_args()
     spec = find_model(args.model)
-    if isinstance(spec.weights, RandomWeights):
-        parser.error(f"{spec.id} has no weights to tell of")
+    if not isinstance(spec.weights, WeightFiles):
+        parser.error(f"{spec.id} has no weights of ours to tell of")
     if wrong := [text for text in args.logs if "=" not in text]:
         parser.error(f"--logs takes NAME=FILE, not {wrong[0]}")
-    folder = folder_of(spec.weights)
+    folder = ASSETS / spec.weights.folder
     study = json.loads((args.study or folder / "study.json").read_text())
     out: Path = args.out or folder
     out.mkdir(parents=True, exist_ok=True)

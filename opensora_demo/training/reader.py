@@ -19,9 +19,10 @@ from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from opensora_demo.store import ASSETS
 from opensora_demo.training.worlds import ARRANGEMENTS, BACKGROUNDS, COLOURS, FRAMES, MOTIONS, SHAPES, Scene
 from opensora_demo.types import Frames
-from opensora_demo.weights import ASSETS, load_module
+from opensora_demo.weights import load_module
 
 READER_FILE = ASSETS / "nano" / "reader.safetensors"
 SIZE_PX = 64

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads
-from opensora_demo.catalog import ModelSpec, RandomWeights, find_model
+from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles, find_model
 from opensora_demo.errors import NumericsError
 from opensora_demo.families.base import Draw, Family, Given
 from opensora_demo.media import jpeg_strip, read_reference
@@ -42,6 +42,7 @@ from opensora_demo.models.stdit import STDiTConfig
 from opensora_demo.pipeline import run, to_frames, to_video
 from opensora_demo.sampling.config import RectifiedFlowConfig, SamplerConfig
 from opensora_demo.sampling.step import Step
+from opensora_demo.store import ASSETS, locate
 from opensora_demo.training.adherence import (
     EVAL_SEED,
     Trial,
@@ -56,7 +57,6 @@ from opensora_demo.training.captions import BACKGROUND_PHRASES, COLOUR_WORDS, SH
 from opensora_demo.training.reader import Reader, Sight, at_reading_size, find_objects, load_reader, read_clips
 from opensora_demo.training.worlds import SIZE_PX, SPEED_PX_S, Scene, is_held_out, path, render, sample_scene
 from opensora_demo.types import Frames, GenerationRequest, parse_request
-from opensora_demo.weights import folder_of
 
 Table = dict[str, Any]
 STRAIGHT = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}  # motion -> axis (x, y) and sign
@@ -769,8 +769,8 @@ def fingerprint(spec: ModelSpec) -> str:
     if isinstance(spec.weights, RandomWeights):
         return f"random {spec.weights.seed}"
     digest = hashlib.sha256()
-    for name in spec.weights.all_files():
-        digest.update((folder_of(spec.weights) / name).read_bytes())
+    for file in dict.fromkeys(file for files in locate(spec).values() for file in files):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -843,10 +843,10 @@ def main() -> None:
     spec = find_model(args.model)
     if args.out is not None:
         file = args.out / "study.json"
-    elif isinstance(spec.weights, RandomWeights):
+    elif not isinstance(spec.weights, WeightFiles):
         parser.error(f"{spec.id} has no folder; name one with --out")
     else:
-        file = folder_of(spec.weights) / "study.json"
+        file = ASSETS / spec.weights.folder / "study.json"
     fit_threads()
     file.parent.mkdir(parents=True, exist_ok=True)
     bundle, reader, counts = build_bundle(spec), load_reader(), Counts().times(args.share)

@@ -9,10 +9,10 @@ import gradio as gr
 
 from opensora_demo.catalog import MODELS, ModelSpec, find_model
 from opensora_demo.errors import RequestError
+from opensora_demo.store import why_not
 from opensora_demo.types import RULE_TITLES, Limits, Range, parse_request
 from opensora_demo.ui.present import cell_px
 from opensora_demo.ui.words import knows_words
-from opensora_demo.weights import why_not
 
 Updates = dict[str, Any]
 

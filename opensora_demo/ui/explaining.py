@@ -10,8 +10,10 @@ from typing import Any
 import gradio as gr
 
 from opensora_demo.bundle import ModelBundle
-from opensora_demo.catalog import RandomWeights, find_model
+from opensora_demo.catalog import find_model
+from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.explain.run import Part, explain
+from opensora_demo.store import why_not
 from opensora_demo.types import GenerationRequest
 from opensora_demo.ui.controls import PLACEHOLDER, TOY_PLACEHOLDER
 from opensora_demo.ui.explained import ExplainView, View
@@ -19,7 +21,6 @@ from opensora_demo.ui.handlers import Handlers, noting, sentences
 from opensora_demo.ui.jobs import Job
 from opensora_demo.ui.runs import stream
 from opensora_demo.ui.words import knows_words
-from opensora_demo.weights import why_not
 
 SEED = 7  # where the form names none: the same figures at every visit
 Watch = Callable[[ModelBundle, GenerationRequest, Flag], Iterator[Part]]
@@ -62,7 +63,7 @@ class Explaining:
         """The tab was opened for the first time: a run by itself, if it takes seconds; an embedded model's does."""
         with sentences():
             spec = find_model(model)
-        if not why_not(spec) and (isinstance(spec.weights, RandomWeights) or spec.weights.embedded):
+        if not why_not(spec) and not isinstance(spec.weights, HubWeights):
             yield from self.page_explain(request, prompt, seed, model)
         else:
             yield {"phase": "idle"}

@@ -26,6 +26,7 @@ from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsErro
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
+from opensora_demo.store import why_not
 from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import MIN_FRAMES, Reader, load_reader
 from opensora_demo.types import (
@@ -54,7 +55,6 @@ from opensora_demo.ui.present import RunView, View
 from opensora_demo.ui.runs import BundleSource, E, Generate, RunEvent, Waiting, stream
 from opensora_demo.ui.scope import ScopeView
 from opensora_demo.ui.words import compose, knows_words, roll
-from opensora_demo.weights import why_not
 
 log = logging.getLogger(__name__)
 SORRY = "Something went wrong; the details are in the server's log."

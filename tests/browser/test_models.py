@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from opensora_demo.catalog import find_model
+from opensora_demo.store import why_not
 from opensora_demo.ui.controls import listed_title
-from opensora_demo.weights import missing_files
 from tests.browser.test_page import FORM_HOLDS, PLAYING, Visit, box, text, wait
 
 pytestmark = pytest.mark.browser
@@ -178,7 +178,7 @@ def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     assert "rule" not in varied  # plain
 
 
-@pytest.mark.skipif(not missing_files(find_model("opensora-2.0-dcae")), reason="its weights are here")
+@pytest.mark.skipif(not why_not(find_model("opensora-2.0-dcae")), reason="its weights are here")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
     page = visit(width=width)
@@ -187,7 +187,7 @@ def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.wait_for_selector("#generate[disabled]")
     note = text(page, "#model-note")
-    assert "Cannot run here: opensora-2.0-dcae needs transformer.safetensors" in note
+    assert "Cannot run here: opensora-2.0-dcae lacks its transformer" in note
     assert 0 < box(page, "#model-note")["y"] - box(page, "#generate")["y"] < 250
     page.get_by_text("The weights of this model are not here.").wait_for()
     page.press("#prompt textarea", "Enter")

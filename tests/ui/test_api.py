@@ -170,7 +170,7 @@ def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> No
         ({"model": "debug-2.0", "image_guidance": "much"}, "image_guidance: must be a number"),
         ({"model": "debug-2.0", "rule": "random"}, "rule: must be one of oscillating, plain, interval"),
         ({"model": "debug-1.2", "edit": 2}, "edit: must lie between 0 and 1, not 2"),
-        ({"model": "opensora-1.2"}, "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 needs transformer"),
+        ({"model": "opensora-1.2"}, "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 lacks its transformer"),
     ],
 )
 def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], sentence: str) -> None:

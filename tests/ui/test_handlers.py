@@ -274,7 +274,7 @@ def test_a_model_without_weights_is_explained_before_anything_is_shown(handlers:
     with pytest.raises(gr.Error) as caught:
         next(values)
     assert str(caught.value.message).startswith(
-        "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 needs transformer"
+        "Open-Sora 1.2 · STDiT3 cannot run here: opensora-1.2 lacks its transformer"
     )
     assert pipeline.closed == 0
 

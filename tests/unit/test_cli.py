@@ -122,14 +122,14 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert not rows["opensora-2.0"]["runs_here"]
     assert rows["opensora-2.0"]["text"] == "token concatenation"
-    assert "transformer.safetensors" in rows["opensora-2.0"]["why_not"]
+    assert "lacks its transformer (hpcai-tech/Open-Sora-v2/Open_Sora_v2.safetensors)" in rows["opensora-2.0"]["why_not"]
     assert not any(name.startswith("debug") for name in rows)
     assert main(["models", "--all"]) == 0
     assert "debug-2.0" in capsys.readouterr().out
     assert main(["doctor"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["models"]["nano"] == "ready"
-    assert "needs transformer.safetensors" in found["models"]["opensora-1.2"]
+    assert "lacks its transformer" in found["models"]["opensora-1.2"]
     assert found["packages"]["torch"].startswith("2.13.0")
 
 

@@ -9,14 +9,14 @@ import torch
 from opensora_demo.bundle import ModelBundle, build_bundle
 from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles
 from opensora_demo.pipeline import run
+from opensora_demo.store import ASSETS
 from opensora_demo.training.reader import load_reader, read_clips
 from opensora_demo.training.study import psnr
 from opensora_demo.training.train_vae import to_video
 from opensora_demo.training.worlds import Scene, render, sample_scene
 from opensora_demo.types import parse_request
-from opensora_demo.weights import ASSETS
 
-EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles) and spec.weights.embedded]
+EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles)]
 PROMPTS = {
     "a red ball moving right on a black background": Scene(
         shape="ball", colour="red", motion="right", background="black", seed=0

@@ -23,7 +23,7 @@ ROWS: list[dict[str, set[str]]] = [
         "preview": {"torch", "numpy"},
     },
     {"catalog": set()},
-    {"weights": {"torch", "safetensors", "huggingface_hub"}, "families": {"torch"}},
+    {"weights": {"torch", "safetensors"}, "store": {"huggingface_hub"}, "families": {"torch"}},
     {"bundle": {"torch"}},
     {"pipeline": {"torch", "numpy"}},
     {"explain": {"torch", "numpy", "einops"}},

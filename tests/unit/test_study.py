@@ -19,6 +19,7 @@ from opensora_demo.catalog import NANO
 from opensora_demo.catalog.sizes import square
 from opensora_demo.errors import WeightsError
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
+from opensora_demo.store import ASSETS
 from opensora_demo.training import study
 from opensora_demo.training.adherence import clips_at, reader_table
 from opensora_demo.training.captions import BACKGROUND_PHRASES, COLOUR_WORDS
@@ -312,7 +313,7 @@ def test_the_card_is_silent_about_what_was_not_measured(measured: dict[str, Any]
 
 
 def test_training_is_read_from_the_files(tmp_path: Path, nano: ModelBundle) -> None:
-    folder = study.folder_of(NANO.weights)  # type: ignore[arg-type]
+    folder = ASSETS / "nano"
     found = read_training(NANO, folder)
     assert set(found) == {"network", "codec", "text"}
     family: Any = nano.family

@@ -13,6 +13,7 @@ import torch
 from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog.nano import CODEC, FILES, NANO, NETWORK, TEXT
 from opensora_demo.pipeline import run
+from opensora_demo.store import ASSETS
 from opensora_demo.training.captions import build_tokenizer, caption
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import LoopConfig, load_ema, train
@@ -22,7 +23,6 @@ from opensora_demo.training.train_network import STDiT3Job, TextToVideo
 from opensora_demo.training.train_vae import to_video
 from opensora_demo.training.worlds import Scene, render, sample_scene
 from opensora_demo.types import parse_request
-from opensora_demo.weights import ASSETS
 
 FRAMES = 9
 TOY = replace(

@@ -13,9 +13,10 @@ from torch import nn
 from opensora_demo.catalog import MODELS, NANO
 from opensora_demo.catalog.nano import FILES
 from opensora_demo.errors import WeightsError
+from opensora_demo.store import ASSETS, why_not
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.study import fingerprint
-from opensora_demo.weights import ASSETS, load_module, missing_files, read_metadata
+from opensora_demo.weights import load_module, read_metadata
 
 
 def build() -> nn.Linear:
@@ -73,7 +74,7 @@ def test_names_and_shapes_must_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=lambda s: s.id)
 def test_assets_are_complete_and_small(spec: object) -> None:
-    assert not missing_files(NANO)
+    assert not why_not(NANO)
     files = [f for f in ASSETS.rglob("*") if f.is_file()]
     assert all(f.stat().st_size < 10_000_000 for f in files)
     assert sum(f.stat().st_size for f in files) < 60_000_000
