@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar, assert_never, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from opensora_demo.codecs.image_vae import published_name as image_vae_name
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.errors import WeightsError
-from opensora_demo.families.base import Family
+from opensora_demo.families.base import Family, PooledEncoder, TokenEncoder, Use, unmoved
 from opensora_demo.families.dit import DiTFamily
 from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
@@ -32,14 +34,17 @@ from opensora_demo.models.stdit import STDiT, STDiTConfig
 from opensora_demo.models.stdit2 import STDiT2, STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
+from opensora_demo.placement import Placed, Placement, choose_placement
 from opensora_demo.preview import first_channels
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
-from opensora_demo.store import PART_NAMES, locate
+from opensora_demo.store import PART_NAMES, Located, locate
+from opensora_demo.text.cache import EmbeddingCache, cache_folder
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.clip import published_name as clip_name
 from opensora_demo.text.t5 import ALIASES as T5_ALIASES
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.text.t5 import published_name as t5_name
+from opensora_demo.types import Stage
 from opensora_demo.weights import Rename, load_module, random_module, read_state
 
 Network = DiT | STDiT | STDiT2 | STDiT3 | STDiT3V13 | MMDiT
@@ -48,7 +53,8 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBundle:
-    """Everything `pipeline.generate` needs of one model. `lock` is held by the run that uses the device."""
+    """Everything `pipeline.generate` needs of one model. `lock` is held by the run that uses the device; `use` puts
+    what a stage needs there (the families do it for the network)."""
 
     spec: ModelSpec
     family: Family
@@ -56,6 +62,7 @@ class ModelBundle:
     preview_matrix: Tensor
     device: torch.device
     lock: threading.Lock
+    use: Use = unmoved
 
     @property
     def codec_dtype(self) -> torch.dtype:
@@ -123,11 +130,13 @@ def build_codec(config: CodecConfig) -> nn.Module:
             assert_never(never)
 
 
-def build_family(spec: ModelSpec, network: Network, text: T5TextEncoder | None, clip: ClipTextEncoder | None) -> Family:
+def build_family(
+    spec: ModelSpec, network: Network, text: TokenEncoder | None, clip: PooledEncoder | None, use: Use = unmoved
+) -> Family:
     """The conventions of a network's version around it. Raises WeightsError where the entry lacks an encoder."""
     match network:
         case DiT() if clip is not None and isinstance(spec.sampler, IddpmConfig):
-            return DiTFamily(clip, network, spec.sampler, max_batch=spec.max_batch)
+            return DiTFamily(clip, network, spec.sampler, max_batch=spec.max_batch, use=use)
         case STDiT() | STDiT2() | STDiT3() | STDiT3V13() if text is not None:
             return STDiTFamily(
                 text,
@@ -136,9 +145,10 @@ def build_family(spec: ModelSpec, network: Network, text: T5TextEncoder | None, 
                 aesthetic_score=spec.aesthetic_score,
                 image_fps=spec.image_fps,
                 max_batch=spec.max_batch,
+                use=use,
             )
         case MMDiT() if text is not None and clip is not None and isinstance(spec.sampler, RectifiedFlowConfig):
-            return MMDiTFamily(text, clip, network, spec.sampler, max_batch=spec.max_batch)
+            return MMDiTFamily(text, clip, network, spec.sampler, max_batch=spec.max_batch, use=use)
         case _:
             raise WeightsError(f"the entry {spec.id} does not name the encoders and the sampler its network needs")
 
@@ -157,8 +167,8 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
             build,
             found[part],
             f"{spec.id} {PART_NAMES[part]}",
-            dtype=stored_dtype(device) if hub else torch.float32,
-            device=device,
+            dtype=None if hub else torch.float32,
+            device=None if hub else device,  # published ones are placed stage by stage
             rename=rename if hub else None,
             **options,
         )
@@ -177,16 +187,54 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     )
     if isinstance(codec, VideoVAE):
         codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use: Use = unmoved
+    tokens: TokenEncoder | None = t5
+    pooled: PooledEncoder | None = clip_model
+    if hub:
+        use = place(spec, device, [m for m in (t5, clip_model) if m is not None], network, codec).use
+        options: Any = {"device": device, "before": partial(use, "text"), "folder": cache_folder() / "text"}
+        files = _identity(found)
+        tokens = None if t5 is None else EmbeddingCache(t5, f"{files} {text}", **options)
+        pooled = None if clip_model is None else EmbeddingCache(clip_model, f"{files} {clip}", **options)
     channels: int = codec.latent_channels  # type: ignore[assignment]
     matrix = read_state(found["preview"])["matrix"].float() if "preview" in found else first_channels(channels)
     return ModelBundle(
         spec=spec,
-        family=build_family(spec, network, t5, clip_model),
+        family=build_family(spec, network, tokens, pooled, use),
         codec=codec,  # type: ignore[arg-type]
         preview_matrix=matrix.to(device),
         device=device,
         lock=threading.Lock(),
+        use=use,
     )
+
+
+def place(
+    spec: ModelSpec, device: torch.device, encoders: list[nn.Module], network: nn.Module, codec: nn.Module
+) -> Placed:
+    """How a published model's parts share the device: chosen by what they weigh there and the memory that is free, or
+    OPENSORA_PLACEMENT (together, in turn, streamed)."""
+    dtype = stored_dtype(device)
+    parts: dict[Stage, list[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
+    placement: Placement = "together"
+    if device.type == "cuda":
+        width = 2 if dtype is not None else 4
+        sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
+        placement = choose_placement(sizes, torch.cuda.mem_get_info(device)[0])
+    wanted = os.environ.get("OPENSORA_PLACEMENT", "")
+    if wanted in get_args(Placement):
+        placement = wanted  # type: ignore[assignment]
+    if placement == "streamed" and not isinstance(network, MMDiT):
+        placement = "in turn"  # the STDiTs are small, and use weights outside of their layers' calls
+    return Placed(parts, device, placement, dtype)
+
+
+def _identity(found: Located) -> str:
+    """Of the text encoders' files: their names, sizes and times."""
+    parts: tuple[Part, ...] = ("text", "tokenizer", "clip", "clip_tokenizer")
+    files = [file for part in parts for file in found.get(part, ())]
+    told = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 class Bundles:

@@ -106,6 +106,8 @@ def generate(
     draw = noise_of(bundle, request)
     noise = draw()
     with _memory_errors():
+        if request.reference is not None or request.last_frame is not None:
+            bundle.use("decode")
         given = Given(first=_encode(bundle, request.reference), last=_encode(bundle, request.last_frame))
         condition = bundle.family.condition(request, given, (noise.shape[2], noise.shape[3], noise.shape[4]))
     # A family adds words of its own (scores, FPS); nobody typed those.
@@ -138,6 +140,8 @@ def generate(
             clock = time.perf_counter()
 
     clips: list[Clip] = []
+    with _memory_errors():
+        bundle.use("decode")
     for row in range(rows):
         clock = time.perf_counter()
         chunks: list[Frames] = []

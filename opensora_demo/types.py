@@ -255,6 +255,9 @@ class Finished:
     unknown: tuple[str, ...]
 
 
+Stage = Literal["text", "denoise", "decode"]
+"""What a run does, one after the other."""
+
 Event = Started | Encoded | StepPreview | Decoding | Finished
 
 

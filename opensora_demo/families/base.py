@@ -10,7 +10,19 @@ from torch import Tensor
 
 from opensora_demo.sampling.guidance import Guidance
 from opensora_demo.sampling.step import Step
-from opensora_demo.types import GenerationRequest
+from opensora_demo.text.clip import PooledText
+from opensora_demo.text.t5 import TextFeatures
+from opensora_demo.types import GenerationRequest, Stage
+
+TokenEncoder = Callable[[list[str]], TextFeatures]
+PooledEncoder = Callable[[list[str]], PooledText]
+Use = Callable[[Stage], None]
+"""Puts what a stage needs on the device; called before each."""
+
+
+def unmoved(stage: Stage) -> None:
+    """For models whose parts are all where they compute."""
+
 
 Draw = Callable[[], Tensor]
 """The next standard normal draw (1, c, t, h, w) of the run, the same for all clips compared."""

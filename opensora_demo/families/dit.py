@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opensora_demo.families.base import Conditioning, Draw, Given
+from opensora_demo.families.base import Conditioning, Draw, Given, PooledEncoder, Use, unmoved
 from opensora_demo.families.branches import evaluate
 from opensora_demo.families.stdit import guide_noise
 from opensora_demo.models.dit import DiT
@@ -21,7 +21,6 @@ from opensora_demo.sampling import iddpm
 from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.guidance import ClassifierFree
 from opensora_demo.sampling.step import Prediction, Step
-from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.types import GenerationRequest
 
 
@@ -34,17 +33,25 @@ class DiTConditioning(Conditioning):
 
 class DiTFamily:
     def __init__(
-        self, text: ClipTextEncoder, network: DiT, sampler: IddpmConfig, *, max_batch: int | None = None
+        self,
+        text: PooledEncoder,
+        network: DiT,
+        sampler: IddpmConfig,
+        *,
+        max_batch: int | None = None,
+        use: Use = unmoved,
     ) -> None:
         self.text = text
         self.network = network
         self.sampler = sampler
         self.max_batch = max_batch
+        self.use = use
 
     def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> DiTConditioning:
         if given:
             raise ValueError("Open-Sora 1.0 takes no given frames")
         pooled = self.text([request.prompt, *([request.negative_prompt] if request.negative_prompt else [])])
+        self.use("denoise")
         y = pooled.pooled
         if not request.negative_prompt:
             y = torch.cat([y, self.network.null_condition().to(y)[None]])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from opensora_demo.families.base import Conditioning, Draw, Given
+from opensora_demo.families.base import Conditioning, Draw, Given, PooledEncoder, TokenEncoder, Use, unmoved
 from opensora_demo.families.branches import evaluate
 from opensora_demo.models.mmdit import MMDiT
 from opensora_demo.sampling.config import RectifiedFlowConfig
@@ -26,9 +26,7 @@ from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage,
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times, shift_v20
 from opensora_demo.sampling.step import Prediction, Step
-from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.prompts import add_fps_and_motion
-from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest
 
 GIVEN_IN_BRANCH = (True, True, False)
@@ -57,13 +55,14 @@ class MMDiTConditioning(Conditioning):
 class MMDiTFamily:
     def __init__(
         self,
-        text: T5TextEncoder,
-        pooled: ClipTextEncoder,
+        text: TokenEncoder,
+        pooled: PooledEncoder,
         network: MMDiT,
         sampler: RectifiedFlowConfig,
         *,
         causal: bool = True,
         max_batch: int | None = None,
+        use: Use = unmoved,
     ) -> None:
         """`causal` says whether the codec gives the first frame a latent of its own."""
         self.text = text
@@ -72,10 +71,12 @@ class MMDiTFamily:
         self.sampler = sampler
         self.causal = causal
         self.max_batch = max_batch
+        self.use = use
 
     def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> MMDiTConditioning:
         prompts = [add_fps_and_motion(request.prompt, request.fps, request.motion_score), request.negative_prompt]
         features, pooled = self.text(prompts), self.pooled(prompts)
+        self.use("denoise")
         references = [latent for latent in (given.first, given.last) if latent is not None]
         kind = {(False, False): "t2v", (True, False): "i2v_head", (False, True): "i2v_tail", (True, True): "i2v_loop"}[
             given.first is not None, given.last is not None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from opensora_demo.families.base import Conditioning, Draw, Given
+from opensora_demo.families.base import Conditioning, Draw, Given, TokenEncoder, Use, unmoved
 from opensora_demo.families.branches import evaluate
 from opensora_demo.models.stdit import STDiT
 from opensora_demo.models.stdit2 import STDiT2
@@ -31,7 +31,6 @@ from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage,
 from opensora_demo.sampling.schedule import flow_times, shift_v12, shift_v13
 from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.prompts import add_scores
-from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest
 
 Network = STDiT | STDiT2 | STDiT3 | STDiT3V13
@@ -80,13 +79,14 @@ class STDiTFamily:
 
     def __init__(
         self,
-        text: T5TextEncoder,
+        text: TokenEncoder,
         network: Network,
         sampler: SamplerConfig,
         *,
         aesthetic_score: float | None = None,
         image_fps: float | None = None,
         max_batch: int | None = None,
+        use: Use = unmoved,
     ) -> None:
         self.text = text
         self.network = network
@@ -94,6 +94,7 @@ class STDiTFamily:
         self.aesthetic_score = aesthetic_score
         self.image_fps = image_fps
         self.max_batch = max_batch
+        self.use = use
 
     # --- conditions
 
@@ -103,6 +104,7 @@ class STDiTFamily:
         if request.negative_prompt:
             prompts.append(request.negative_prompt)
         features = self.text(prompts)
+        self.use("denoise")
         null_text = network.null_text(features.y.shape[1]).to(features.y)
         if request.negative_prompt:
             text = network.project_text(features.y, features.lengths)
@@ -193,9 +195,9 @@ class STDiTFamily:
                         text,
                         fps=number(condition.fps),
                         frames=number(condition.frames),
-                        height_px=number(condition.height_px),
-                        width_px=number(condition.width_px),
-                        aspect=number(condition.height_px / condition.width_px),
+                        height_px=condition.height_px,
+                        width_px=condition.width_px,
+                        aspect=condition.height_px / condition.width_px,
                         x_mask=flags,
                     )
                 case STDiT3():

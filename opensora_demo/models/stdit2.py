@@ -128,19 +128,18 @@ class STDiT2(nn.Module):
         *,
         fps: Tensor,
         frames: Tensor,
-        height_px: Tensor,
-        width_px: Tensor,
-        aspect: Tensor,
+        height_px: float,
+        width_px: float,
+        aspect: float,
         x_mask: Tensor | None = None,
     ) -> Tensor:
-        """timestep, fps, frames (of the video), height_px, width_px, aspect (height / width): each (b).
+        """timestep, fps, frames (of the video): each (b); aspect: height to width.
 
-        x_mask (b, t') is False for frames that are given: they count as t = 0. The scale of the position table
-        follows the first item's size, as in the reference.
+        x_mask (b, t') is False for frames that are given: they count as t = 0.
         """
         size = (x.shape[2], x.shape[3], x.shape[4])
         grid_t, grid_h, grid_w = patch_grid(self.cfg.patch, size)
-        scale = float(height_px[0] * width_px[0]) ** 0.5 / self.cfg.base_px
+        scale = (height_px * width_px) ** 0.5 / self.cfg.base_px
         base_size = round((grid_h * grid_w) ** 0.5)
 
         x = self.x_embedder(x)  # (b, t, s, d)
@@ -149,7 +148,9 @@ class STDiT2(nn.Module):
             lambda: sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype),
         )
 
-        embedded = (self.csize_embedder(height_px), self.csize_embedder(width_px), self.ar_embedder(aspect))
+        told = (height_px, width_px, aspect)
+        height, width, ratio = (torch.full_like(timestep, number, dtype=torch.float32) for number in told)
+        embedded = (self.csize_embedder(height), self.csize_embedder(width), self.ar_embedder(ratio))
         space_info = torch.cat(embedded, dim=-1)  # (b, d)
         time_info = self.fl_embedder(frames) + self.fps_embedder(fps)
         time = still = self.t_embedder(timestep)

@@ -133,9 +133,11 @@ def run_stdit(case: Case, *, temporal: bool = True) -> dict[str, Tensor]:
     return out
 
 
-def sizes(x: dict[str, Tensor], times: int = 1) -> dict[str, Tensor]:
-    names = {"fps": "fps", "frames": "num_frames", "height_px": "height", "width_px": "width", "aspect": "ar"}
-    return {ours: x[theirs].repeat(times) for ours, theirs in names.items()}
+def sizes(x: dict[str, Tensor], times: int = 1) -> dict[str, Any]:
+    told: dict[str, Any] = {"fps": x["fps"].repeat(times), "frames": x["num_frames"].repeat(times)}
+    for ours, theirs in (("height_px", "height"), ("width_px", "width"), ("aspect", "ar")):
+        (told[ours],) = set(x[theirs].tolist())  # one size for the whole batch
+    return told
 
 
 def run_stdit2(case: Case) -> dict[str, Tensor]:

@@ -1,0 +1,311 @@
+"""What a run takes, counted before it starts: every part runs once on tensors that have shapes and no data.
+
+FLOPs are torch's count (two for a multiplication and an addition), memory is the most bytes that tensors hold at once.
+Seconds are FLOPs over what this device was seen to do: in earlier runs of the same model, else in one matrix product.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype
+from opensora_demo.catalog import ModelSpec
+from opensora_demo.catalog.spec import HubWeights
+from opensora_demo.errors import DeviceError
+from opensora_demo.models.dit import DiT
+from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
+from opensora_demo.models.stdit import STDiT
+from opensora_demo.models.stdit2 import STDiT2
+from opensora_demo.store import ASSETS
+from opensora_demo.text.clip import ClipTextEncoder
+from opensora_demo.text.t5 import T5TextEncoder
+from opensora_demo.types import GenerationRequest, Stage, VideoShape
+
+STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
+PROCESS_BYTES = 600_000_000  # Python, torch and Gradio themselves
+_LAYER = 1 / 30  # of a streamed transformer's weights is held at once, two layers and what is outside of them
+_UNSEEN = 0.5  # of a large matrix product's rate, until a run of the model has been seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One stage: bytes of its weights, the most bytes beside them, and FLOPs."""
+
+    weights_bytes: int
+    peak_bytes: int
+    flops: float
+
+    @property
+    def bytes(self) -> int:
+        return self.weights_bytes + self.peak_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where runs take place: its name and memory, all of it and what is free."""
+
+    name: str
+    total_bytes: int
+
+
+class _Held(TorchDispatchMode):
+    """The most bytes that the tensors made within hold at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if (key := storage._cdata) not in self.held:
+                    self.held[key] = storage.nbytes()
+                    self.now += self.held[key]
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._freed, key)
+        return out
+
+    def _freed(self, key: int) -> None:
+        self.now -= self.held.pop(key, 0)
+
+
+@contextmanager
+def _counted() -> Iterator[dict[str, float]]:
+    found: dict[str, float] = {}
+    with FlopCounterMode(display=False) as flops, _Held() as held:
+        yield found
+    found |= {"flops": float(flops.get_total_flops()), "peak_bytes": held.peak}
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Of its weights and buffers, shared ones once."""
+    return sum(t.nbytes for t in {id(t): t for t in (*module.parameters(), *module.buffers())}.values())
+
+
+def _meta(build: Any, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        return build().to(dtype).eval().requires_grad_(False)
+
+
+def forward_on_meta(network: Network, spec: ModelSpec, shape: VideoShape, x: Tensor) -> Tensor:
+    """One forward pass of a network on the meta device for latents x (b, c, t, h, w), with the longest prompt."""
+    count = len(x)
+    one = torch.ones(count, device="meta")
+    if isinstance(network, DiT):
+        return network(x, one, torch.empty(count, network.cfg.text_channels, device="meta"))
+    assert spec.text is not None
+    y = torch.empty(count, spec.text.max_tokens, spec.text.width, device="meta")
+    size: dict[str, float] = {"height_px": shape.height_px, "width_px": shape.width_px}
+    match network:
+        case MMDiT():
+            cond = torch.empty(count, 1 + x.shape[1], *x.shape[2:], device="meta")
+            pooled = torch.empty(count, network.cfg.pooled_channels, device="meta")
+            return network(x, one, y, pooled, cond=cond if network.cfg.cond_embed else None)
+        case STDiT():
+            return network(x, one, network.project_text(y))
+        case STDiT2():
+            aspect = shape.height_px / shape.width_px
+            return network(x, one, network.project_text(y), fps=one, frames=one, aspect=aspect, **size)
+        case _:
+            return network(x, one, network.project_text(y), fps=one, **size)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode()
+def _denoise(spec: ModelSpec, shape: VideoShape, pairs: int, dtype: torch.dtype) -> Work:
+    network = _meta(lambda: build_network(spec.network), dtype)
+    codec = _meta(lambda: build_codec(spec.codec), dtype)
+    size = codec.latent_size(shape.frames, shape.height_px, shape.width_px)
+    x = torch.empty(pairs, codec.latent_channels, *size, device="meta")
+    with _counted() as found:
+        forward_on_meta(network, spec, shape, x)
+    return Work(weights_bytes=bytes_of(network), peak_bytes=int(found["peak_bytes"]), flops=found["flops"])
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode()
+def _decode(spec: ModelSpec, shape: VideoShape, dtype: torch.dtype) -> Work:
+    codec = _meta(lambda: build_codec(spec.codec), dtype)
+    size = codec.latent_size(shape.frames, shape.height_px, shape.width_px)
+    z = torch.empty(1, codec.latent_channels, *size, device="meta", dtype=dtype)
+    with _counted() as found:
+        for _ in codec.decode_chunks(z, shape.frames):
+            pass
+    frames = 3 * shape.frames * shape.height_px * shape.width_px  # as uint8, in memory until the file is written
+    return Work(weights_bytes=bytes_of(codec), peak_bytes=int(found["peak_bytes"]) + 2 * frames, flops=found["flops"])
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode()
+def _text(spec: ModelSpec, t5_dtype: torch.dtype) -> Work:
+    tokenizer = ASSETS / "nano" / "tokenizer.json"  # any will do: ids have no data here
+    parts: list[Work] = []
+    for config, build, dtype in (
+        (spec.text, lambda: T5TextEncoder(spec.text, tokenizer), t5_dtype),  # type: ignore[arg-type]
+        (spec.clip, lambda: ClipTextEncoder(spec.clip, tokenizer), torch.float32),  # type: ignore[arg-type]
+    ):
+        if config is not None:
+            encoder = _meta(build, dtype)
+            ids = torch.zeros(2, config.max_tokens, dtype=torch.long, device="meta")
+            with _counted() as found:
+                encoder.model(input_ids=ids)
+            parts.append(
+                Work(weights_bytes=bytes_of(encoder), peak_bytes=int(found["peak_bytes"]), flops=found["flops"])
+            )
+    return Work(
+        weights_bytes=sum(part.weights_bytes for part in parts),
+        peak_bytes=max(part.peak_bytes for part in parts),
+        flops=sum(part.flops for part in parts),
+    )
+
+
+def dtypes_of(spec: ModelSpec, device: torch.device) -> dict[Stage, torch.dtype]:
+    """What each stage computes in."""
+    if not isinstance(spec.weights, HubWeights):
+        return dict.fromkeys(STAGES, torch.float32)
+    if (kept := stored_dtype(device)) is not None:
+        return dict.fromkeys(STAGES, kept)
+    w = spec.weights
+    return {"text": torch.bfloat16, "denoise": getattr(torch, w.network_dtype), "decode": getattr(torch, w.codec_dtype)}
+
+
+def pairs_of(spec: ModelSpec, request: GenerationRequest) -> int:
+    """(clip, branch) pairs of one step: two for each clip that is guided, three with given frames and two scales."""
+    given = request.reference is not None or request.last_frame is not None
+    most = 3 if given and spec.limits.image_guidance is not None else 2
+    return sum(1 if scale in (0, 1) and most == 2 else most for scale, _ in request.columns)
+
+
+def count_work(spec: ModelSpec, request: GenerationRequest, device: torch.device) -> dict[Stage, Work]:
+    """The stages of a run. Counting takes a second or two for a published model, the first time."""
+    dtypes, pairs = dtypes_of(spec, device), pairs_of(spec, request)
+    batch = min(pairs, spec.max_batch or pairs)
+    step = _denoise(spec, request.shape, batch, dtypes["denoise"])
+    clip = _decode(spec, request.shape, dtypes["decode"])
+    return {
+        "text": _text(spec, dtypes["text"]),
+        "denoise": replace(step, flops=step.flops / batch * pairs * request.steps),
+        "decode": replace(clip, flops=clip.flops * len(request.columns)),
+    }
+
+
+# --- the machine
+
+
+def machine_of(device: torch.device) -> Machine:
+    """The device's own memory; for a CPU what this process may use of the host's."""
+    if device.type == "cuda":
+        return Machine(torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 62
+    with suppress(OSError, ValueError):  # a container's limit; "max" is none
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return Machine("this machine", total)
+
+
+_seen: dict[tuple[str, Stage, str], float] = {}
+
+
+def remember(spec: ModelSpec, request: GenerationRequest, device: torch.device, seconds: Mapping[str, float]) -> None:
+    """A run took so many seconds for each stage: the next estimate of this model goes by it."""
+    for stage, work in count_work(spec, request, device).items():
+        if seconds.get(stage, 0) > 0 and work.flops > 0:
+            _seen[spec.id, stage, device.type] = work.flops / seconds[stage]
+
+
+@lru_cache(maxsize=8)
+def product_rate(kind: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a product of 1024 x 1152 by 1152 x 4608, the best of four."""
+    a, b = torch.randn(1024, 1152, device=kind, dtype=dtype), torch.randn(1152, 4608, device=kind, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        begin = time.perf_counter()
+        a @ b
+        if kind == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 1024 * 1152 * 4608 / best
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes that a run holds at its fullest moment, of those that there are, and the seconds it may take."""
+
+    needed_bytes: int
+    machine: Machine
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes <= self.machine.total_bytes
+
+
+def estimate(spec: ModelSpec, request: GenerationRequest, device: torch.device | None = None) -> Estimate:
+    device = device or pick_device()
+    work, dtypes = count_work(spec, request, device), dtypes_of(spec, device)
+    seconds = 0.0
+    for stage, part in work.items():
+        rate = _seen.get((spec.id, stage, device.type)) or _UNSEEN * product_rate(device.type, dtypes[stage])
+        seconds += part.flops / rate
+    machine, base = machine_of(device), PROCESS_BYTES if device.type == "cpu" else 0
+    needed = {stage: base + part.bytes for stage, part in work.items()}
+    if isinstance(spec.network, MMDiTConfig) and needed["denoise"] > machine.total_bytes:  # its layers come and go
+        needed["denoise"] = base + work["denoise"].peak_bytes + round(_LAYER * work["denoise"].weights_bytes)
+    return Estimate(max(needed.values()), machine, seconds)
+
+
+def nearest_fit(
+    spec: ModelSpec, request: GenerationRequest, device: torch.device | None = None
+) -> GenerationRequest | None:
+    """The largest clip (by pixels times frames) that fits where the asked one does not, of the same shape if any."""
+    aspect = request.size.aspect if request.size is not None else None
+    shapes = [
+        (VideoShape(frames=frames, height_px=size.height_px, width_px=size.width_px), size)
+        for size in spec.limits.sizes
+        for frames in spec.limits.frames
+        if aspect in (None, size.aspect)
+    ]
+    tried, needed = _volume(request.shape), estimate(spec, request, device).needed_bytes
+    for shape, size in sorted(shapes, key=lambda s: -_volume(s[0])):
+        weights = max(part.weights_bytes for part in count_work(spec, request, device or pick_device()).values())
+        likely = weights + (needed - weights) * _volume(shape) / tried  # counting each would take long
+        if _volume(shape) >= _volume(request.shape) or likely > 1.1 * machine_of(device or pick_device()).total_bytes:
+            continue
+        smaller = replace(request, shape=shape, size=size if request.size is not None else None)
+        if (found := estimate(spec, smaller, device)).fits:
+            return smaller
+        tried, needed = _volume(shape), found.needed_bytes
+    return None
+
+
+def _volume(shape: VideoShape) -> int:
+    return shape.frames * shape.height_px * shape.width_px
+
+
+def check_fits(spec: ModelSpec, request: GenerationRequest, device: torch.device | None = None) -> None:
+    """Raises DeviceError naming the memory that is needed, that there is, and the nearest setting that fits."""
+    found = estimate(spec, request, device)
+    if found.fits:
+        return
+    need, have = found.needed_bytes / 1e9, found.machine.total_bytes / 1e9
+    sentence = f"this needs about {need:.3g} GB, and {found.machine.name} has {have:.3g}"
+    if (smaller := nearest_fit(spec, request, device)) is None:
+        raise DeviceError(f"{sentence}; no clip of {spec.id} fits here")
+    s = smaller.shape
+    raise DeviceError(f"{sentence}; {s.frames} frames of {s.width_px} x {s.height_px} would fit")

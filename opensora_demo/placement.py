@@ -1,0 +1,102 @@
+"""Which part of a model is on the device when: all of them, one at a time, or the transformer block by block.
+
+Weights stay mapped from their files on the CPU; a part that leaves the device gives its memory back and is not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.types import Stage
+from opensora_demo.weights import EXACT
+
+Placement = Literal["together", "in turn", "streamed"]
+# Shares of the device's memory that weights may take; the rest is for what a run computes.
+_TOGETHER, _IN_TURN = 0.6, 0.75
+
+
+def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> Placement:
+    """All parts together where they leave room for a run, else each in its turn, else the transformer streamed."""
+    if sum(sizes_bytes.values()) <= _TOGETHER * room_bytes:
+        return "together"
+    return "in turn" if max(sizes_bytes.values()) <= _IN_TURN * room_bytes else "streamed"
+
+
+@dataclass(slots=True)
+class _Part:
+    modules: list[nn.Module]
+    states: list[dict[str, Tensor]]  # as they were loaded, on the CPU
+    on: bool = False
+
+
+class Placed:
+    """The parts of one model and a device. `use` puts a stage's part there, and takes others away where they take
+    turns. On a CPU nothing moves: pages of mapped files come and go by themselves."""
+
+    def __init__(
+        self,
+        parts: Mapping[Stage, list[nn.Module]],
+        device: torch.device,
+        placement: Placement = "together",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """`dtype` is what floating-point weights become on the device (None: they stay as they are)."""
+        self.device, self.placement, self.dtype = device, placement, dtype
+        self._parts = {
+            stage: _Part(modules, [dict(m.state_dict(keep_vars=False)) for m in modules])
+            for stage, modules in parts.items()
+        }
+        self._streamed = False
+
+    def use(self, stage: Stage) -> None:
+        """Before a stage begins."""
+        if self.device.type == "cpu" and self.dtype is None and self.placement != "streamed":
+            return
+        if self.placement != "together":
+            for other, part in self._parts.items():
+                if other != stage and part.on and not (other == "denoise" and self._streamed):
+                    self._take_off(part)
+        part = self._parts[stage]
+        if part.on:
+            return
+        if stage == "denoise" and self.placement == "streamed":
+            self._stream(part)
+        else:
+            for module, state in zip(part.modules, part.states, strict=True):
+                module.load_state_dict(self._moved(state), assign=True)
+                module.requires_grad_(False)
+        part.on = True
+
+    def _moved(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        done: dict[int, Tensor] = {}  # shared tensors stay shared
+        for name, value in state.items():
+            if id(value) not in done:
+                exact = not value.is_floating_point() or name.endswith(EXACT)
+                done[id(value)] = value.to(self.device, value.dtype if exact else self.dtype or value.dtype)
+        return {name: done[id(value)] for name, value in state.items()}
+
+    def _take_off(self, part: _Part) -> None:
+        for module, state in zip(part.modules, part.states, strict=True):
+            module.load_state_dict(state, assign=True)
+            module.requires_grad_(False)
+        part.on = False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _stream(self, part: _Part) -> None:
+        """Every layer's weights are on the device only while it computes (accelerate's hooks)."""
+        from accelerate import cpu_offload  # late: slow to import
+
+        for module, state in zip(part.modules, part.states, strict=True):
+            kept = {
+                name: value if name.endswith(EXACT) or self.dtype is None or not value.is_floating_point()
+                else value.to(self.dtype)
+                for name, value in state.items()
+            }  # fmt: skip
+            cpu_offload(module, self.device, offload_buffers=True, state_dict=kept)
+        self._streamed = True

@@ -1,0 +1,189 @@
+"""Parts that take turns on the device, prompts that are encoded once, and what a run takes before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.synthetic import write_checkpoint
+from opensora_demo import estimate as module
+from opensora_demo.bundle import build_bundle
+from opensora_demo.catalog import MODELS, ModelSpec
+from opensora_demo.errors import DeviceError
+from opensora_demo.estimate import (
+    Machine,
+    bytes_of,
+    check_fits,
+    count_work,
+    estimate,
+    nearest_fit,
+    pairs_of,
+    remember,
+)
+from opensora_demo.pipeline import run
+from opensora_demo.placement import Placed, choose_placement
+from opensora_demo.text.cache import EmbeddingCache
+from opensora_demo.types import GenerationRequest, Stage, parse_request
+from tests.unit.test_store import CPU, clip_of, published, weights  # noqa: F401 - a fixture
+
+STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
+
+
+def request_of(spec: ModelSpec, **raw: Any) -> GenerationRequest:
+    return parse_request({"prompt": "a ball", "seed": 3, **raw}, model_id=spec.id, limits=spec.limits)
+
+
+def test_placement_follows_the_room() -> None:
+    of_20: dict[Stage, int] = {"text": 10, "denoise": 24, "decode": 1}
+    assert choose_placement(of_20, 80) == "together"
+    assert choose_placement(of_20, 40) == "in turn"
+    assert choose_placement(of_20, 24) == "streamed"
+
+
+def test_parts_take_turns_and_keep_their_numbers() -> None:
+    """In another dtype on the device, as on a GPU; away from it they are what the file holds, not a copy."""
+    parts = {stage: nn.Linear(4, 4) for stage in STAGES}
+    before = {stage: part.weight.data_ptr() for stage, part in parts.items()}
+    placed = Placed({stage: [part] for stage, part in parts.items()}, CPU, "in turn", torch.bfloat16)
+    for stage in (*STAGES, STAGES[0]):
+        placed.use(stage)
+        assert {name for name, part in parts.items() if part.weight.dtype == torch.bfloat16} == {stage}
+        assert all(parts[name].weight.data_ptr() == before[name] for name in STAGES if name != stage)
+    placed = Placed({stage: [part] for stage, part in parts.items()}, CPU, "together", torch.bfloat16)
+    for stage in STAGES:
+        placed.use(stage)
+    assert all(part.weight.dtype == torch.bfloat16 for part in parts.values())
+
+
+def test_streamed_layers_make_the_same_clip(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    spec = published("debug-2.0")
+    write_checkpoint(spec, weights)
+    wanted = clip_of(spec)
+    monkeypatch.setenv("OPENSORA_PLACEMENT", "streamed")
+    bundle = build_bundle(spec, CPU)
+    for _ in range(2):
+        assert np.array_equal(run(bundle, request_of(spec, steps=2)).clips[0].frames, wanted)
+        network = bundle.family.network  # type: ignore[attr-defined]
+        assert all(p.is_meta for p in network.parameters())  # between its calls nothing is held
+
+
+@pytest.mark.parametrize("model", ["debug-1.0-dit", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"])
+def test_half_precision_comes_near_the_full_one(model: str) -> None:
+    """The whole path in bfloat16, as published models run on a GPU."""
+    spec = MODELS[model]
+    bundle = build_bundle(spec, CPU)
+    request = request_of(spec, steps=4)
+    wanted = run(bundle, request).clips[0].frames.astype(float)
+    for part in (bundle.family.network, bundle.family.text, bundle.codec):  # type: ignore[attr-defined]
+        part.to(torch.bfloat16)
+    found = run(bundle, request).clips[0].frames.astype(float)
+    assert np.corrcoef(wanted.ravel(), found.ravel())[0, 1] > 0.97
+
+
+def test_a_prompt_is_encoded_once(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setenv("OPENSORA_CACHE", str(tmp_path / "embeddings"))
+    spec = published("debug-2.0")
+    write_checkpoint(spec, weights)
+    bundle = build_bundle(spec, CPU)
+    text, pooled = bundle.family.text, bundle.family.pooled  # type: ignore[attr-defined]
+    assert isinstance(text, EmbeddingCache)
+    first = run(bundle, request_of(spec, steps=1)).clips[0].frames
+    assert (text.calls, pooled.calls) == (2, 2)  # the prompt and the empty one
+    assert np.array_equal(run(bundle, request_of(spec, steps=1)).clips[0].frames, first)
+    assert (text.calls, pooled.calls) == (2, 2)
+    run(bundle, request_of(spec, steps=1, prompt="a star"))
+    assert (text.calls, pooled.calls) == (3, 3)
+
+    later = build_bundle(spec, CPU)  # another process finds them on disk
+    assert np.array_equal(run(later, request_of(spec, steps=1)).clips[0].frames, first)
+    assert later.family.text.calls == later.family.pooled.calls == 0  # type: ignore[attr-defined]
+    files = sorted((tmp_path / "embeddings" / "text").iterdir())
+    assert len(files) == 6
+    assert not any(b"ball" in file.read_bytes() for file in files)  # nobody reads prompts off the disk
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-3])
+    broken = build_bundle(spec, CPU)
+    assert np.array_equal(run(broken, request_of(spec, steps=1)).clips[0].frames, first)
+    assert broken.family.text.calls == 2  # type: ignore[attr-defined]
+
+
+# --- estimates
+
+
+@pytest.mark.parametrize("model", ["nano", "nano-dit", "nano-mmdit", "debug-1.1", "debug-1.3", "debug-2.0"])
+def test_weights_are_counted(model: str) -> None:
+    spec = MODELS[model]
+    bundle = build_bundle(spec, CPU)
+    work = count_work(spec, request_of(spec), CPU)
+    assert work["denoise"].weights_bytes == bytes_of(bundle.family.network)  # type: ignore[attr-defined]
+    assert work["decode"].weights_bytes == bytes_of(bundle.codec)  # type: ignore[arg-type]
+    assert all(part.flops > 0 and part.peak_bytes > 0 for part in work.values())
+
+
+def test_flops_of_a_published_model() -> None:
+    """Open-Sora 1.2, 51 frames of 240p: 26.4 TFLOP by hand for a step of two branches with 120 words (here 300)."""
+    spec = MODELS["opensora-1.2"]
+    work = count_work(spec, request_of(spec), torch.device("cuda"))
+    assert work["denoise"].flops / spec.limits.steps.default == pytest.approx(26.4e12, rel=0.04)
+    assert work["denoise"].weights_bytes == pytest.approx(2 * 1.209e9, rel=0.01)
+    assert work["text"].weights_bytes == pytest.approx(9.52e9, rel=0.01)
+    assert 0.2e9 < work["denoise"].peak_bytes < 1.5e9
+
+
+def test_work_grows_with_what_is_asked() -> None:
+    spec = MODELS["debug-1.2"]
+    base = count_work(spec, request_of(spec, guidance=4), CPU)
+    assert count_work(spec, request_of(spec, guidance=1), CPU)["denoise"].flops == pytest.approx(
+        base["denoise"].flops / 2, rel=0.05
+    )
+    several = count_work(spec, request_of(spec, guidance=[2, 4, 7]), CPU)
+    assert several["denoise"].flops == pytest.approx(3 * base["denoise"].flops)
+    assert several["decode"].flops == 3 * base["decode"].flops
+    large = count_work(spec, request_of(spec, resolution="64px"), CPU)
+    assert large["denoise"].peak_bytes > 2 * base["denoise"].peak_bytes
+    assert large["denoise"].weights_bytes == base["denoise"].weights_bytes
+    assert pairs_of(spec, request_of(spec, guidance=[1, 4])) == 3
+
+
+def test_seconds_follow_what_was_seen() -> None:
+    spec = MODELS["debug-1.1"]
+    request = request_of(spec)
+    assert estimate(spec, request, CPU).seconds > 0
+    remember(spec, request, CPU, {"text": 1.0, "denoise": 20.0, "decode": 3.0})
+    assert estimate(spec, request, CPU).seconds == pytest.approx(24, rel=1e-6)
+    twice = request_of(spec, steps=2 * request.steps)
+    assert estimate(spec, twice, CPU).seconds == pytest.approx(44, rel=1e-6)
+
+
+def test_a_transformer_larger_than_the_memory_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = MODELS["opensora-2.0"]
+    request = request_of(spec, frames=33, resolution="256px")
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("a large card", 80 * 10**9))
+    assert estimate(spec, request, CPU).needed_bytes > 23.7e9
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("a modest card", 24 * 10**9))
+    assert 10e9 < estimate(spec, request, CPU).needed_bytes < 18e9
+    check_fits(spec, request, CPU)
+
+
+def test_what_cannot_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = MODELS["debug-1.2"]
+    request = request_of(spec, resolution="64px", aspect="2:3", frames=34)
+    check_fits(spec, request, CPU)
+    needed = estimate(spec, request, CPU).needed_bytes
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("the toaster", needed - 1))
+    sentence = r"this needs about 0\.6\d+ GB, and the toaster has 0\.6\d+; \d+ frames of \d+ x \d+ would fit"
+    with pytest.raises(DeviceError, match=sentence):
+        check_fits(spec, request, CPU)
+    smaller = nearest_fit(spec, request, CPU)
+    assert smaller is not None
+    assert smaller.size is not None
+    assert smaller.size.aspect == "2:3"
+    assert estimate(spec, smaller, CPU).fits
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("the toaster", 1000))
+    with pytest.raises(DeviceError, match=r"no clip of debug-1\.2 fits here"):
+        check_fits(spec, request, CPU)
