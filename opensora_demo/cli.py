@@ -21,6 +21,7 @@ from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_de
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import DemoError, RequestError
+from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
@@ -118,10 +119,18 @@ def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
     )
 
 
+def _bundle(spec: ModelSpec, request: GenerationRequest) -> ModelBundle:
+    """The model, if its run fits; what that takes is said first where it is not a matter of seconds."""
+    if isinstance(spec.weights, HubWeights):
+        _say(in_words(estimate(spec, request)))
+        check_fits(spec, request)
+    return build_bundle(spec)
+
+
 def command_generate(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
-    finished = _run(build_bundle(spec), request)
+    finished = _run(_bundle(spec, request), request)
     write_mp4(out, finished.clips[0].frames, request.fps, request.settings(), min_px=1 if args.native_size else 256)
     _report(out, request, finished)
 
@@ -129,7 +138,7 @@ def command_generate(args: argparse.Namespace) -> None:
 def command_compare(args: argparse.Namespace) -> None:
     spec = find_model(args.model)
     request, out = _request(args, spec), _out_file(args.out)
-    finished = _run(build_bundle(spec), request)
+    finished = _run(_bundle(spec, request), request)
     grid, fps = compose_grid([[c.frames for c in finished.clips]], request.labels, [request.prompt], [request.fps])
     write_mp4(out, grid, fps, request.settings(), min_px=1)
     _report(out, request, finished)
@@ -179,6 +188,8 @@ _PACKAGES = (
     "diffusers",
     "accelerate",
     "safetensors",
+    "sentencepiece",
+    "protobuf",
     "ftfy",
     "beautifulsoup4",
     "einops",
@@ -205,6 +216,7 @@ def doctor() -> dict[str, Any]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     models: dict[str, str] = {}
+    costs: dict[str, dict[str, Any]] = {}
     for spec in MODELS.values():
         if spec.hidden:
             continue
@@ -213,6 +225,15 @@ def doctor() -> dict[str, Any]:
             models[spec.id] = "ready"
         except (DemoError, ImportError) as error:
             models[spec.id] = str(error)
+        if isinstance(spec.weights, HubWeights):
+            usual = parse_request({"prompt": "a ball"}, model_id=spec.id, limits=spec.limits)
+            takes = estimate(spec, usual, device)
+            costs[spec.id] = {
+                "seconds": round(takes.seconds),
+                "memory_bytes": takes.needed_bytes,
+                "fits": takes.fits,
+                "download_bytes": download_bytes(spec),
+            }
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -223,6 +244,7 @@ def doctor() -> dict[str, Any]:
         "memory_bytes": memory,
         "assets": ASSETS.is_dir(),
         "models": models,
+        "usual_clip": costs,
     }
 
 
@@ -233,6 +255,10 @@ def command_doctor(args: argparse.Namespace) -> int:
     _say(f"{'device':14} {found['device']}, {found['threads']} threads")
     for name, state in found["models"].items():
         _say(f"{name:14} {state}")
+        if cost := found["usual_clip"].get(name):
+            need, get = cost["memory_bytes"] / 1e9, cost["download_bytes"] / 1e9
+            takes = f"about {duration(cost['seconds'])}, {need:.2g} GB" + ", more than there is" * (not cost["fits"])
+            _say(f"{'':14} its usual clip: {takes}; to download {get:.1f} GB")
     print(json.dumps(found, ensure_ascii=False))
     broken = [name for name, version in found["packages"].items() if version is None]
     return 1 if broken or found["models"][DEFAULT_MODEL] != "ready" else 0  # published weights may well be elsewhere

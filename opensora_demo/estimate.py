@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype
 from opensora_demo.catalog import ModelSpec
@@ -30,13 +29,14 @@ from opensora_demo.models.dit import DiT
 from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
 from opensora_demo.models.stdit import STDiT
 from opensora_demo.models.stdit2 import STDiT2
-from opensora_demo.store import ASSETS
+from opensora_demo.store import ASSETS, missing_places
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.types import GenerationRequest, Stage, VideoShape
+from opensora_demo.types import GenerationRequest, Limits, Stage, VideoShape
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
 PROCESS_BYTES = 600_000_000  # Python, torch and Gradio themselves
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _LAYER = 1 / 30  # of a streamed transformer's weights is held at once, two layers and what is outside of them
 _UNSEEN = 0.5  # of a large matrix product's rate, until a run of the model has been seen
 
@@ -62,36 +62,70 @@ class Machine:
     total_bytes: int
 
 
-class _Held(TorchDispatchMode):
-    """The most bytes that the tensors made within hold at once."""
+class _Counter(TorchDispatchMode):
+    """FLOPs of what runs within, and the most bytes that tensors made there hold at once. (torch's FlopCounterMode
+    follows modules besides, and takes three times as long.)"""
 
     def __init__(self) -> None:
         super().__init__()
-        self.held: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.flops = 0.0
+        self.peak_bytes = self._now = 0
+        self._held: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
+        kwargs = kwargs or {}
+        if func._overloadpacket is _ATTENTION:  # fused on every device: the table of scores is never held
+            q, k, v = args[:3]
+            self.flops += sdpa_flop(q, k, v)
+            return self._made(q.new_empty(*q.shape[:-1], v.shape[-1]))
+        count = flop_registry.get(func._overloadpacket)
+        if count is None and func._can_decompose():
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        for given in (*args, *kwargs.values()):
+            for leaf in given if isinstance(given, tuple | list) else (given,):
+                if isinstance(leaf, Tensor):  # not made here, nor are its views
+                    self._held.setdefault(leaf.untyped_storage()._cdata, 0)
+        out = func(*args, **kwargs)
+        if count is not None:
+            self.flops += count(*args, **kwargs, out_val=out)
+        return self._made(out)
+
+    def _made(self, out: Any) -> Any:
+        for leaf in out if isinstance(out, tuple | list) else (out,):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                if (key := storage._cdata) not in self.held:
-                    self.held[key] = storage.nbytes()
-                    self.now += self.held[key]
-                    self.peak = max(self.peak, self.now)
+                if (key := storage._cdata) not in self._held:
+                    self._held[key] = storage.nbytes()
+                    self._now += self._held[key]
+                    self.peak_bytes = max(self.peak_bytes, self._now)
                     weakref.finalize(storage, self._freed, key)
         return out
 
+    def count_once(self, module: nn.Module) -> None:
+        """Later calls of a module with one input of a shape seen before (tiles, chunks) are counted as the first."""
+        run = module.forward
+        seen: dict[torch.Size, tuple[torch.Size, float, int]] = {}
+
+        def forward(x: Tensor) -> Tensor:
+            if x.shape in seen:
+                shape, flops, extra = seen[x.shape]
+                self.flops += flops
+                self.peak_bytes = max(self.peak_bytes, self._now + extra)
+                return x.new_empty(shape)
+            flops, held, peak = self.flops, self._now, self.peak_bytes
+            self.peak_bytes = held
+            out: Tensor = run(x)
+            seen[x.shape] = out.shape, self.flops - flops, self.peak_bytes - held
+            self.peak_bytes = max(peak, self.peak_bytes)
+            return out
+
+        module.forward = forward
+
     def _freed(self, key: int) -> None:
-        self.now -= self.held.pop(key, 0)
-
-
-@contextmanager
-def _counted() -> Iterator[dict[str, float]]:
-    found: dict[str, float] = {}
-    with FlopCounterMode(display=False) as flops, _Held() as held:
-        yield found
-    found |= {"flops": float(flops.get_total_flops()), "peak_bytes": held.peak}
+        self._now -= self._held.pop(key, 0)
 
 
 def bytes_of(module: nn.Module) -> int:
@@ -134,9 +168,9 @@ def _denoise(spec: ModelSpec, shape: VideoShape, pairs: int, dtype: torch.dtype)
     codec = _meta(lambda: build_codec(spec.codec), dtype)
     size = codec.latent_size(shape.frames, shape.height_px, shape.width_px)
     x = torch.empty(pairs, codec.latent_channels, *size, device="meta")
-    with _counted() as found:
+    with _Counter() as found:
         forward_on_meta(network, spec, shape, x)
-    return Work(weights_bytes=bytes_of(network), peak_bytes=int(found["peak_bytes"]), flops=found["flops"])
+    return Work(weights_bytes=bytes_of(network), peak_bytes=found.peak_bytes, flops=found.flops)
 
 
 @lru_cache(maxsize=256)
@@ -145,11 +179,14 @@ def _decode(spec: ModelSpec, shape: VideoShape, dtype: torch.dtype) -> Work:
     codec = _meta(lambda: build_codec(spec.codec), dtype)
     size = codec.latent_size(shape.frames, shape.height_px, shape.width_px)
     z = torch.empty(1, codec.latent_channels, *size, device="meta", dtype=dtype)
-    with _counted() as found:
+    with _Counter() as found:
+        for name, module in codec.named_modules():
+            if name.split(".")[-1] == "decoder":
+                found.count_once(module)
         for _ in codec.decode_chunks(z, shape.frames):
             pass
     frames = 3 * shape.frames * shape.height_px * shape.width_px  # as uint8, in memory until the file is written
-    return Work(weights_bytes=bytes_of(codec), peak_bytes=int(found["peak_bytes"]) + 2 * frames, flops=found["flops"])
+    return Work(weights_bytes=bytes_of(codec), peak_bytes=found.peak_bytes + 2 * frames, flops=found.flops)
 
 
 @lru_cache(maxsize=32)
@@ -164,11 +201,9 @@ def _text(spec: ModelSpec, t5_dtype: torch.dtype) -> Work:
         if config is not None:
             encoder = _meta(build, dtype)
             ids = torch.zeros(2, config.max_tokens, dtype=torch.long, device="meta")
-            with _counted() as found:
+            with _Counter() as found:
                 encoder.model(input_ids=ids)
-            parts.append(
-                Work(weights_bytes=bytes_of(encoder), peak_bytes=int(found["peak_bytes"]), flops=found["flops"])
-            )
+            parts.append(Work(weights_bytes=bytes_of(encoder), peak_bytes=found.peak_bytes, flops=found.flops))
     return Work(
         weights_bytes=sum(part.weights_bytes for part in parts),
         peak_bytes=max(part.peak_bytes for part in parts),
@@ -268,6 +303,40 @@ def estimate(spec: ModelSpec, request: GenerationRequest, device: torch.device |
     if isinstance(spec.network, MMDiTConfig) and needed["denoise"] > machine.total_bytes:  # its layers come and go
         needed["denoise"] = base + work["denoise"].peak_bytes + round(_LAYER * work["denoise"].weights_bytes)
     return Estimate(max(needed.values()), machine, seconds)
+
+
+def download_bytes(spec: ModelSpec) -> int:
+    """About how much a download would fetch: the weights that are not here, in the types they are published in."""
+    if not isinstance(spec.weights, HubWeights) or not (missing := missing_places(spec)):
+        return 0
+    w, shape = spec.weights, smallest_shape(spec.limits)
+    sizes = {
+        w.network[0]: _denoise(spec, shape, 1, getattr(torch, w.network_dtype)).weights_bytes,
+        w.codec[0]: _decode(spec, shape, getattr(torch, w.codec_dtype)).weights_bytes,
+        w.text[0]: _text(spec, torch.bfloat16).weights_bytes,
+    }
+    return sum(sizes.get(place, 0) for place in missing)
+
+
+def smallest_shape(limits: Limits) -> VideoShape:
+    """The quickest clip to count."""
+    shapes = [
+        VideoShape(frames=min(limits.frames), height_px=size.height_px, width_px=size.width_px) for size in limits.sizes
+    ]
+    return min(shapes, key=_volume)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one says it: "0.4 s", "50 s", "7 min", "3 h"."""
+    if seconds < 90:
+        return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+
+
+def in_words(found: Estimate) -> str:
+    """What a run takes, in a sentence."""
+    need, have = found.needed_bytes / 1e9, found.machine.total_bytes / 1e9
+    return f"About {duration(found.seconds)} and {need:.2g} GB of {have:.0f} GB here"
 
 
 def nearest_fit(

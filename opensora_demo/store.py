@@ -115,8 +115,9 @@ def locate(spec: ModelSpec) -> Located:
 
 
 def _absence(spec: ModelSpec, weights: HubWeights, absent: list[Part]) -> str:
-    wanted = [f"{PART_NAMES[part]} ({_shown(weights.parts()[part][0])})" for part in absent]
-    sentence = f"{spec.id} lacks its {', '.join(wanted)} in {weights_folder()} or the hub's cache"
+    first = f"{PART_NAMES[absent[0]]} ({_shown(weights.parts()[absent[0]][0])})"
+    wanted = ", ".join([first, *(PART_NAMES[part] for part in absent[1:])])
+    sentence = f"{spec.id} lacks its {wanted} in {weights_folder()} or the hub's cache"
     pickles = [p for part in absent for p in weights.parts()[part] if p.files[0].endswith(PICKLES) and _find(p)]
     if pickles:
         return f"{sentence}; {pickles[0].files[0]} is there, but a pickle: --allow-pickle reads it (tensors only)"

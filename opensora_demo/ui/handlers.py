@@ -21,8 +21,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from opensora_demo.bundle import pick_device
 from opensora_demo.catalog import ModelSpec, find_model
-from opensora_demo.errors import Cancelled, DemoError, RequestError, WeightsError
+from opensora_demo.catalog.spec import HubWeights
+from opensora_demo.errors import Cancelled, DemoError, DeviceError, RequestError, WeightsError
+from opensora_demo.estimate import check_fits, download_bytes, estimate, in_words, remember
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
@@ -69,6 +72,7 @@ FORM = (
     "prompt", "negative", "reference", "last_frame", "edit", "fps", "frames", "steps", "guidance", "rule",
     "image_guidance", "motion_score", "seed", "model", "resolution", "aspect",
 )  # fmt: skip
+COST_FORM = ("model", "steps", "frames", "resolution", "aspect", "guidance")
 COMPARE_FORM = (*FORM, "scales", "rules", "axis", "rows")
 Form = Mapping[str, Any]
 
@@ -115,6 +119,8 @@ class Handlers:
         if why := why_not(spec):
             raise WeightsError(f"{spec.title} cannot run here: {why}.")
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
+        if isinstance(spec.weights, HubWeights):  # the others fit everywhere
+            check_fits(spec, request)
         if pictures == (None, None):
             return spec, request
         first, last = read_pictures(pictures, request.shape)
@@ -166,7 +172,12 @@ class Handlers:
     # --- runs
 
     def events(self, request: GenerationRequest, cancel: Flag, *, look: bool = False) -> Iterator[RunEvent]:
-        return stream(self.bundles, partial(self._generate, look=look), request, cancel)
+        seconds: Mapping[str, float] = {}
+        for event in stream(self.bundles, partial(self._generate, look=look), request, cancel):
+            yield event
+            if isinstance(event, Finished):
+                seconds = event.seconds
+        remember(find_model(request.model_id), request, pick_device(), seconds)  # the device is free again
 
     def write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
@@ -324,6 +335,25 @@ class Handlers:
         noise = "one noise" if rows == 1 or form["axis"] != "seed" else "one noise for each row"
         steps = sum(r.steps for r in requests)
         return say(f"{clips} from {noise}, {steps} steps of up to {columns} clips at once.", accepted(request))
+
+    def page_cost(self, request: gr.Request, *values: Any) -> str:
+        """What the run of the form would take, in a sentence; empty while the form says nothing that can run."""
+        form = dict(zip(COST_FORM, values, strict=True))
+        try:
+            spec = find_model(form.pop("model"))
+            limits = spec.limits
+            fitting = {"resolution": limits.resolutions, "aspect": limits.aspects, "frames": limits.frames}
+            raw = {k: v for k, v in form.items() if k not in fitting or v in fitting[k]}  # the model has just changed
+            asked = parse_request({"prompt": "a ball"} | raw, model_id=spec.id, limits=limits)
+            words = in_words(estimate(spec, asked)) + "."
+            if missing := download_bytes(spec):
+                words += f" To download: {missing / 1e9:.1f} GB."
+            check_fits(spec, asked)
+        except DeviceError as error:
+            words = f"**Does not fit here:** {error}."
+        except DemoError:
+            return ""
+        return say(words, accepted(request))
 
     def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed

@@ -41,7 +41,7 @@ from opensora_demo.ui.controls import (
     stage_props,
 )
 from opensora_demo.ui.explaining import Explaining
-from opensora_demo.ui.handlers import COMPARE_FORM, DEFAULT_SCALES, FORM, Handlers
+from opensora_demo.ui.handlers import COMPARE_FORM, COST_FORM, DEFAULT_SCALES, FORM, Handlers
 from opensora_demo.ui.language import translate
 from opensora_demo.ui.present import chips, file_data
 from opensora_demo.ui.words import CHIPS, RULE_NOTES
@@ -123,6 +123,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             info="Which network draws. The settings follow what it accepts.",
                         )
                         note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
+                        cost = gr.Markdown("", elem_classes="os-hint", elem_id="cost")
                     with gr.Accordion("Settings", open=False, elem_classes="os-fold") as fold:
                         with gr.Row(elem_classes="os-presets"):
                             presets = [
@@ -365,6 +366,9 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)
         planned = [scales.change, axis.change, rows.change, rules.change, model.change, steps.change, page.load]
         gr.on(planned, handlers.page_plan, compared, plan, trigger_mode="always_last", **quick)
+        costs = [named[name] for name in COST_FORM]
+        costly = [box.change for box in costs]
+        gr.on([*costly, page.load], handlers.page_cost, costs, cost, trigger_mode="always_last", **quick)
         explaining = Explaining(handlers)
         explain.explain(explaining.page_explain, [prompt, seed, model], explain, **run)
         explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)

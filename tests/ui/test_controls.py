@@ -98,7 +98,7 @@ def test_the_note_says_what_the_model_is() -> None:
         "32px, 64px; 48 x 32 px unless asked otherwise. Text: token concatenation."
     )
     assert model_note(find_model("debug-1.0-dit")).endswith("48 x 32 px. Text: pooled vector.")
-    why = "opensora-2.0 lacks its transformer (hpcai-tech/Open-Sora-v2/Open_Sora_v2.safetensors), VAE ("
+    why = "opensora-2.0 lacks its transformer (hpcai-tech/Open-Sora-v2/Open_Sora_v2.safetensors), VAE, T5 text "
     assert why in model_note(find_model("opensora-2.0"))
     assert why in compare_note(find_model("opensora-2.0"))
     assert compare_note(find_model("nano")) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from opensora_demo import estimate
 from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
 from opensora_demo.ui.controls import PICKED
@@ -477,3 +479,24 @@ def test_a_given_frame_is_shown_as_the_model_sees_it(handlers: Handlers, tmp_pat
     none.write_bytes(b"no picture")
     with pytest.raises(gr.Error, match="reference: this is not a readable"):
         handlers.page_crop(str(none), None, "nano", "", "")
+
+
+def test_the_cost_of_a_run_is_told_before_it(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 20 * 10**9))
+    nano = handlers.page_cost(visitor(), "nano", 16, 17, "64px", "1:1", 4)
+    assert re.fullmatch(r"About [\d.]+ (s|min) and 0\.\d+ GB of 20 GB here\.", nano)
+    published = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
+    assert re.fullmatch(r"About \d+ (min|h) and 10 GB of 20 GB here\. To download: 15\.9 GB\.", published)
+    assert handlers.page_cost(visitor(), "nano", 16, 51, "480p", "16:9", 4) == nano  # left from another model
+    assert handlers.page_cost(visitor(), "nano", None, 17, "", "", "much") == ""
+    assert handlers.page_cost(visitor(), "nemo", 16, 17, "64px", "1:1", 4) == ""
+    monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 10**9))
+    told = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
+    assert told.startswith("**Does not fit here:** this needs about 10.2 GB, and this machine has 1; no clip")
+
+
+def test_a_run_that_cannot_fit_is_not_started(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opensora_demo.ui.handlers.why_not", lambda spec: "")
+    monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("the GPU", 12 * 10**9))
+    with pytest.raises(gr.Error, match=r"this needs about .* GB, and the GPU has 12; .* frames of .* would fit"):
+        run(handlers, model="opensora-1.2", frames=102, resolution="720p", aspect="1:1", guidance=7, fps=24)
