@@ -37,7 +37,7 @@ from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
 from opensora_demo.placement import Placed, Placement, choose_placement
 from opensora_demo.preview import first_channels
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
-from opensora_demo.store import PART_NAMES, Located, locate
+from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate
 from opensora_demo.text.cache import EmbeddingCache, cache_folder
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.clip import published_name as clip_name
@@ -197,7 +197,7 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
         tokens = None if t5 is None else EmbeddingCache(t5, f"{files} {text}", **options)
         pooled = None if clip_model is None else EmbeddingCache(clip_model, f"{files} {clip}", **options)
     channels: int = codec.latent_channels  # type: ignore[assignment]
-    matrix = read_state(found["preview"])["matrix"].float() if "preview" in found else first_channels(channels)
+    matrix = preview_matrix(spec, found, channels)
     return ModelBundle(
         spec=spec,
         family=build_family(spec, network, tokens, pooled, use),
@@ -207,6 +207,15 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
         lock=threading.Lock(),
         use=use,
     )
+
+
+def preview_matrix(spec: ModelSpec, found: Located, channels: int) -> Tensor:
+    """(c + 1, 3): the model's own file, one that was fitted on this machine, published numbers, or the first three
+    channels as they are."""
+    files = found.get("preview") or ((fitted_preview(spec),) if fitted_preview(spec).is_file() else ())
+    if files:
+        return read_state(files)["matrix"].float()
+    return first_channels(channels) if spec.rgb is None else torch.tensor(spec.rgb)
 
 
 def place(

@@ -140,14 +140,17 @@ def first_channels(channels: int) -> Tensor:
     return matrix
 
 
-def fit_matrix(latents: Tensor, video: Tensor) -> Tensor:
-    """Least squares (c + 1, 3) from latents (b, c, t', h', w') to video (b, 3, t, h, w) shrunk to their size.
+def as_latents(video: Tensor, size: Sequence[int]) -> Tensor:
+    """video (b, 3, t, h, w) shrunk to the `size` (t', h', w') of its latents.
 
     Latent frame 0 stands for the first frame, latent frame i for the frames up to 4 i (a causal codec padded in front).
     """
-    _, c, t, h, w = latents.shape
-    at = np.linspace(0, video.shape[2] - 1, t).round().astype(int)
-    small = torch.nn.functional.adaptive_avg_pool3d(video[:, :, at], (t, h, w))
-    x = latents.movedim(1, -1).reshape(-1, c)
+    at = np.linspace(0, video.shape[2] - 1, size[0]).round().astype(int)
+    return torch.nn.functional.adaptive_avg_pool3d(video[:, :, at], (size[0], size[1], size[2]))
+
+
+def fit_matrix(latents: Tensor, video: Tensor) -> Tensor:
+    """Least squares (c + 1, 3) from latents (b, c, t', h', w') to video (b, 3, t, h, w) shrunk to their size."""
+    x = latents.movedim(1, -1).reshape(-1, latents.shape[1])
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-    return torch.linalg.lstsq(x, small.movedim(1, -1).reshape(-1, 3)).solution
+    return torch.linalg.lstsq(x, as_latents(video, latents.shape[2:]).movedim(1, -1).reshape(-1, 3)).solution

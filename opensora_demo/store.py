@@ -53,6 +53,11 @@ def weights_folder() -> Path:
     return Path(os.environ.get("OPENSORA_WEIGHTS") or "weights")
 
 
+def fitted_preview(spec: ModelSpec) -> Path:
+    """Where `training.previews` puts a model's preview matrix."""
+    return weights_folder() / "previews" / f"{spec.id}.safetensors"
+
+
 def pickles_allowed() -> bool:
     """Whether .pth and .bin files may be opened (OPENSORA_ALLOW_PICKLE=1, or --allow-pickle)."""
     return os.environ.get("OPENSORA_ALLOW_PICKLE") == "1"

@@ -92,6 +92,20 @@ _MOTION = Range(low=1, high=10, default=4)
 _MOTION_OR_NOT = Range(low=0, high=10, default=0)  # 0 leaves it out of the prompt
 _IMAGE_FPS = 120.0  # what 1.1 to 1.3 were told of single images in training
 
+# Least-squares colours of latents as the network sees them, as ComfyUI has them (comfy/latent_formats.py, SD15 and
+# HunyuanVideo). Of other entries none is published; `training.previews` fits one where the VAE's weights are.
+_SD_RGB = (
+    (0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762, 0.2721), (-0.2120, -0.2616, -0.7177),
+    (0.0, 0.0, 0.0),
+)  # fmt: skip
+_HUNYUAN_RGB = (
+    (-0.0395, -0.0331, 0.0445), (0.0696, 0.0795, 0.0518), (0.0135, -0.0945, -0.0282), (0.0108, -0.0250, -0.0765),
+    (-0.0209, 0.0032, 0.0224), (-0.0804, -0.0254, -0.0639), (-0.0991, 0.0271, -0.0669), (-0.0646, -0.0422, -0.0400),
+    (-0.0696, -0.0595, -0.0894), (-0.0799, -0.0208, -0.0375), (0.1166, 0.1627, 0.0962), (0.1165, 0.0432, 0.0407),
+    (-0.2315, -0.1920, -0.1355), (-0.0270, 0.0401, -0.0821), (-0.0616, -0.0997, -0.0727), (0.0249, -0.0469, -0.1703),
+    (0.0259, -0.0192, -0.0761),
+)  # fmt: skip
+
 V10 = ModelSpec(
     id="opensora-1.0-256",
     title="Open-Sora 1.0 · STDiT, 16 x 256 px",
@@ -102,6 +116,7 @@ V10 = ModelSpec(
     sampler=IddpmConfig(),
     max_batch=2,
     weights=_v10("HQ-16x256x256"),
+    rgb=_SD_RGB,
     limits=Limits(
         rules=DIFFUSION_RULES,
         steps=_DIFFUSION_STEPS,
@@ -132,6 +147,7 @@ V11 = ModelSpec(
     codec=ImageVaeConfig(),
     text=T5Config(max_tokens=200, clean=True),
     sampler=IddpmConfig(float32_betas=True),
+    rgb=_SD_RGB,
     image_fps=_IMAGE_FPS,
     max_batch=2,
     weights=HubWeights(
@@ -233,6 +249,7 @@ V20 = ModelSpec(
     text=T5Config(max_tokens=512, attend_padding=True),
     clip=ClipConfig(),
     sampler=RectifiedFlowConfig(shift="2.0"),
+    rgb=_HUNYUAN_RGB,
     max_batch=1,
     weights=HubWeights(
         network=(HubFiles("hpcai-tech/Open-Sora-v2", ("Open_Sora_v2.safetensors",)),),
@@ -265,6 +282,7 @@ V20_DCAE = replace(
     title="Open-Sora 2.0 · MMDiT 11B, deep compression",
     summary="The same on latents of a deep-compression autoencoder (hpcai-tech/Open-Sora-v2-Video-DC-AE).",
     network=MMDiTConfig(in_channels=128, patch=1),
+    rgb=None,
     codec=DcAeConfig(),
     weights=HubWeights(
         network=(HubFiles(_V20_DCAE, ("Open_Sora_v2_Video_DC_AE.safetensors",), _V20_DCAE_COMMIT),),

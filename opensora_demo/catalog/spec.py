@@ -99,6 +99,7 @@ class ModelSpec:
     `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2).
     `image_fps` is the rate told for a clip of one frame (None: the request's). `max_batch` bounds how many (clip,
     branch) pairs go through the network at once; None takes all of them.
+    `rgb` shows latents as colours in [-1, 1]: red, green and blue of each channel, then what is added.
     `hidden` entries are shown only when asked for.
     """
 
@@ -115,6 +116,7 @@ class ModelSpec:
     aesthetic_score: float | None = None
     image_fps: float | None = None
     max_batch: int | None = None
+    rgb: tuple[tuple[float, float, float], ...] | None = None
     hidden: bool = False
 
     @property
