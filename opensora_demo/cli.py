@@ -113,6 +113,7 @@ def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
                 "settings": settings,
                 "seconds": {k: round(v, 3) for k, v in finished.seconds.items()},
                 "unknown": list(finished.unknown),
+                "peak_bytes": finished.peak_bytes,
             },
             ensure_ascii=False,
         )

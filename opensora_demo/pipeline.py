@@ -18,6 +18,7 @@ from torch import Tensor
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled, DeviceError, NumericsError
 from opensora_demo.families.base import Given
+from opensora_demo.memory import PeakMemory
 from opensora_demo.preview import latent_to_rgb, look_into
 from opensora_demo.types import (
     Clip,
@@ -99,6 +100,7 @@ def generate(
 
     yield Started(request=request)
     check()
+    memory = PeakMemory(bundle.device)
     shape, rows = request.shape, len(request.columns)
     seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
 
@@ -156,7 +158,7 @@ def generate(
         clips.append(Clip(frames=frames, request=request.column(row)))
         yield Decoding(done=row + 1, total=rows, clip=clips[-1])
         check()
-    yield Finished(clips=tuple(clips), seconds=seconds, unknown=unknown)
+    yield Finished(clips=tuple(clips), seconds=seconds, unknown=unknown, peak_bytes=memory.read())
 
 
 def run(bundle: ModelBundle, request: GenerationRequest) -> Finished:

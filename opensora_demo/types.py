@@ -253,6 +253,7 @@ class Finished:
     clips: tuple[Clip, ...]
     seconds: Mapping[str, float]  # per stage: text, denoise, decode
     unknown: tuple[str, ...]
+    peak_bytes: int | None = None  # the most memory that was in use meanwhile (`memory.PeakMemory`)
 
 
 Stage = Literal["text", "denoise", "decode"]

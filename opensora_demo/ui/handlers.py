@@ -184,6 +184,7 @@ class Handlers:
         settings = request.settings() | {
             "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
             "unknown": list(done.unknown),
+            **({} if done.peak_bytes is None else {"peak_gb": round(done.peak_bytes / 1e9, 2)}),
         }
         file = self.files.new_file(request.model_id, request.prompt, request.seed)
         if len(done.clips) == 1:

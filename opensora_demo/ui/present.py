@@ -64,6 +64,13 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     return [*pairs, ["fps", str(settings["fps"])], ["length", f"{length:.1f} s"]]
 
 
+def took_words(settings: Mapping[str, Any]) -> str:
+    """What a finished run took: "0.4 s, 0.9 GB"."""
+    seconds = sum(settings["seconds"].values())
+    peak = f", {settings['peak_gb']:.1f} GB" if "peak_gb" in settings else ""
+    return f"{seconds:.2g} s{peak}" if seconds < 100 else f"{seconds / 60:.0f} min{peak}"
+
+
 def cell_px(height_px: int, width_px: int) -> list[int]:
     """Width and height of a clip as its file has it: small ones are enlarged by a whole number."""
     scale = max(-(-MIN_FILE_PX // min(height_px, width_px)), 1)
@@ -157,7 +164,8 @@ class RunView:
     def finish(self, file: Path, settings: Mapping[str, Any], elapsed: float) -> View:
         """The last value of a run that went well."""
         clip = {"file": file_data(file), "settings": dict(settings)}
-        self._view |= {"phase": "done", "text": "Done", "left": None, "clip": clip}
+        took = [["took", took_words(settings)]]
+        self._view |= {"phase": "done", "text": "Done", "left": None, "clip": clip, "chips": self._view["chips"] + took}
         return self.value(elapsed)
 
     def end(self, phase: str, text: str, elapsed: float) -> View:

@@ -13,6 +13,7 @@ ROWS: list[dict[str, set[str]]] = [
     {
         "nn": {"torch", "einops"},
         "sampling": {"torch"},
+        "memory": {"torch"},
         "media": {"numpy", "PIL", "av", "imageio"},
     },
     {

@@ -13,6 +13,7 @@ import torch
 from opensora_demo.bundle import ModelBundle
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled, NumericsError
+from opensora_demo.memory import PeakMemory
 from opensora_demo.pipeline import generate, run
 from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.sampling.step import Prediction
@@ -130,3 +131,14 @@ def test_guidance_one_evaluates_one_branch_and_batches_do_not_change_the_clip(
     monkeypatch.setattr(nano.family, "max_batch", 1)
     apart = run(nano, ask(guidance=4)).clips[0].frames
     assert np.abs(apart.astype(int) - whole).max() <= 2
+
+
+def test_the_memory_of_a_run_is_measured(nano: ModelBundle) -> None:
+    done = run(nano, parse_request({"prompt": "a ball", "steps": 1}, model_id="nano", limits=NANO.limits))
+    assert done.peak_bytes is not None
+    memory = PeakMemory(torch.device("cpu"))
+    before = memory.read() or 0
+    held = torch.ones(100_000_000 // 4)
+    assert (memory.read() or 0) - before > 90_000_000
+    del held
+    assert (PeakMemory(torch.device("cpu")).read() or 0) - before < 50_000_000  # a new one starts anew
