@@ -29,6 +29,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="open a public address through Gradio's tunnel")
     parser.add_argument("--debug-models", action="store_true", help="offer tiny random models of every family too")
+    parser.add_argument(
+        "--downloads",
+        action=argparse.BooleanOptionalAction,
+        help="let the page download weights (by default only where nobody else can reach it)",
+    )
     add_weight_options(parser)
     return parser.parse_args(argv)
 
@@ -48,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     apply_weight_options(arguments)
     fit_threads()
     bundles = Bundles()
-    handlers = Handlers(bundles, debug_models=arguments.debug_models)
+    alone = arguments.host in ("127.0.0.1", "localhost") and not arguments.share
+    downloads = alone if arguments.downloads is None else arguments.downloads
+    handlers = Handlers(bundles, debug_models=arguments.debug_models, downloads=downloads)
     page = build_page(handlers, debug_models=arguments.debug_models).queue(max_size=20, default_concurrency_limit=20)
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:

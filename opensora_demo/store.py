@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
+from threading import Lock
 from typing import Any
 
 from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles
@@ -154,7 +155,19 @@ def missing_places(spec: ModelSpec) -> list[HubFiles]:
 
 def download(spec: ModelSpec, cancel: Flag | None = None) -> Iterator[Fetching]:
     """Fetch what a model lacks into the local folder. Raises WeightsError with the reason, Cancelled when `cancel` is
-    set; what has come so far stays, and the next call goes on from there."""
+    set; what has come so far stays, and the next call goes on from there. One download at a time."""
+    if not _downloading.acquire(blocking=False):
+        raise WeightsError("another download is going on here")
+    try:
+        yield from _download(spec, cancel)
+    finally:
+        _downloading.release()
+
+
+_downloading = Lock()
+
+
+def _download(spec: ModelSpec, cancel: Flag | None) -> Iterator[Fetching]:
     wanted = [(place, name) for place in missing_places(spec) for name in place.files]
     if not wanted:
         return

@@ -29,7 +29,7 @@ from opensora_demo.estimate import check_fits, download_bytes, estimate, in_word
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
-from opensora_demo.store import why_not
+from opensora_demo.store import download, missing_places, why_not
 from opensora_demo.training.asked import mark_clips
 from opensora_demo.training.reader import MIN_FRAMES, Reader, load_reader
 from opensora_demo.types import (
@@ -102,8 +102,10 @@ class Handlers:
         files: OutputFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
         debug_models: bool = False,
+        downloads: bool = False,
     ) -> None:
         self.debug_models = debug_models  # offered
+        self.downloads = downloads  # of weights, by whoever sees the page
         self.bundles = bundles
         self.files = files or OutputFolder()
         self.jobs = Jobs()
@@ -356,6 +358,22 @@ class Handlers:
             return ""
         return say(words, accepted(request))
 
+    def page_download(self, request: gr.Request, model: Any) -> Iterator[str]:
+        """Fetch what the chosen model lacks; how far it is, in a sentence. It stops when the page is left, and goes on
+        from there the next time."""
+        with sentences():
+            spec = find_model(model)
+            if not self.downloads:
+                raise WeightsError("weights are not downloaded from this page")
+            with closing(download(spec)) as coming:  # type: ignore[type-var]
+                told = -UPDATE_S
+                for news in coming:
+                    if (now := self.clock()) - told >= 10 * UPDATE_S or news.done_bytes == news.total_bytes:
+                        told = now
+                        of = f"{news.done_bytes / 1e9:.2f} of {news.total_bytes / 1e9:.2f} GB"
+                        yield say(f"Downloading {Path(news.file).name}: {of}.", accepted(request))
+        yield ""
+
     def page_restore(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[View, View]]:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
         if it is going on."""
@@ -382,6 +400,11 @@ class Handlers:
         with sentences():
             updates = limit_updates(model)
         return [translated(updates[name]) for name in FOLLOWS]
+
+    def page_fetchable(self, model: Any) -> Any:
+        """The button that fetches a model's weights: there where it may, and something is missing."""
+        with sentences():
+            return gr.update(visible=self.downloads and bool(missing_places(find_model(model))))
 
     def page_preset(self, name: Any, model: Any) -> tuple[Any, Any]:
         """Updates of steps and guidance."""

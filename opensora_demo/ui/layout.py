@@ -124,6 +124,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         )
                         note = gr.Markdown(model_note(spec), elem_classes="os-hint", elem_id="model-note")
                         cost = gr.Markdown("", elem_classes="os-hint", elem_id="cost")
+                        fetch = gr.Button("Download the weights", size="sm", elem_id="download", visible=False)
                     with gr.Accordion("Settings", open=False, elem_classes="os-fold") as fold:
                         with gr.Row(elem_classes="os-presets"):
                             presets = [
@@ -359,6 +360,10 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
             button.click(handlers.page_preset, [button, model], [steps, guidance], **quick)
         opened.upload(handlers.page_open, opened, picked, **told)
         model.input(handlers.page_model, model, follows, **quick)
+        model.change(handlers.page_fetchable, model, fetch, **quick)
+        fetched = fetch.click(handlers.page_download, model, cost, **run | {"concurrency_id": "download"})
+        fetched.then(handlers.page_model, model, follows, **quick)
+        fetched.then(handlers.page_fetchable, model, fetch, **quick)
         given = [reference.change, last_frame.change, model.change, resolution.change, aspect.change]
         gr.on(given, handlers.page_crop, [reference, last_frame, model, resolution, aspect], seen, **told)
         loop.click(None, reference, last_frame, js="(first) => first", **quick)

@@ -17,6 +17,7 @@ from PIL import Image
 from opensora_demo import estimate
 from opensora_demo.errors import NumericsError
 from opensora_demo.media import read_settings
+from opensora_demo.store import Fetching
 from opensora_demo.ui.controls import PICKED
 from opensora_demo.ui.handlers import COMPARE_FORM, FORM, SORRY, Handlers
 from opensora_demo.ui.jobs import MAX_GOING_EACH
@@ -500,3 +501,23 @@ def test_a_run_that_cannot_fit_is_not_started(handlers: Handlers, monkeypatch: p
     monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("the GPU", 12 * 10**9))
     with pytest.raises(gr.Error, match=r"this needs about .* GB, and the GPU has 12; .* frames of .* would fit"):
         run(handlers, model="opensora-1.2", frames=102, resolution="720p", aspect="1:1", guidance=7, fps=24)
+
+
+def test_weights_are_fetched_from_the_page_where_that_is_allowed(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENSORA_WEIGHTS", str(tmp_path))
+    news = [Fetching("a/model.safetensors", done, 4 * 10**9) for done in (10**9, 4 * 10**9)]
+    monkeypatch.setattr("opensora_demo.ui.handlers.download", lambda spec: (n for n in news))
+    assert handlers.page_fetchable("opensora-1.2") == gr.update(visible=False)
+    with pytest.raises(gr.Error, match="weights are not downloaded from this page"):
+        list(handlers.page_download(visitor(), "opensora-1.2"))
+    handlers.downloads = True
+    assert handlers.page_fetchable("opensora-1.2") == gr.update(visible=True)
+    assert handlers.page_fetchable("nano") == gr.update(visible=False)
+    told = list(handlers.page_download(visitor(), "opensora-1.2"))
+    assert told == [
+        "Downloading model.safetensors: 1.00 of 4.00 GB.",
+        "Downloading model.safetensors: 4.00 of 4.00 GB.",
+        "",
+    ]

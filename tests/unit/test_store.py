@@ -268,6 +268,15 @@ def test_damage_is_noticed(spec: ModelSpec, weights: Path, hub: Hub, monkeypatch
     assert not list(weights.rglob("*.part"))
 
 
+def test_one_download_at_a_time(spec: ModelSpec, hub: Hub) -> None:
+    going = store.download(spec)
+    next(going)
+    with pytest.raises(WeightsError, match="another download is going on here"):
+        list(store.download(spec))
+    going.close()  # type: ignore[attr-defined]
+    list(store.download(spec))
+
+
 def test_stopping_keeps_what_has_come(spec: ModelSpec, weights: Path, hub: Hub) -> None:
     stop = Event()
 
