@@ -35,7 +35,7 @@ from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest, Limits, Stage, VideoShape
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
-PROCESS_BYTES = 600_000_000  # Python, torch and Gradio themselves
+PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _LAYER = 1 / 30  # of a streamed transformer's weights is held at once, two layers and what is outside of them
 _UNSEEN = 0.5  # of a large matrix product's rate, until a run of the model has been seen

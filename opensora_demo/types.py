@@ -92,7 +92,9 @@ class Limits:
 
     @property
     def resolutions(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(size.resolution for size in self.sizes))
+        """From the smallest to the largest."""
+        by_area = sorted(self.sizes, key=lambda size: size.height_px * size.width_px)
+        return tuple(dict.fromkeys(size.resolution for size in by_area))
 
     @property
     def aspects(self) -> tuple[str, ...]:

@@ -123,10 +123,10 @@ NANO_DIT = ModelSpec(
 
 NANO_MMDIT = ModelSpec(
     id="nano-mmdit",
-    hidden=True,  # it has not learned enough to be offered
     title="nano · MMDiT (2.0)",
     summary="The layout of Open-Sora 2.0 with small numbers, 128 px: text and video as one sequence of tokens, on "
-    "latents of a deep-compression autoencoder (16 x in space, 4 x in time). On the same toy worlds.",
+    "latents of a deep-compression autoencoder (16 x in space, 4 x in time). On the same toy worlds; it has learned "
+    "the least of the three, and its shapes are still rough.",
     network=MMDiTConfig(
         in_channels=128,
         patch=2,

@@ -41,8 +41,8 @@ def _span(span: Range | None) -> Updates:
     return gr.update(minimum=span.low, maximum=span.high, value=span.default, step=span.step, visible=True)
 
 
-def _names(names: Sequence[str]) -> Updates:
-    return gr.update(choices=list(names), value=names[0], visible=len(names) > 1)
+def _names(names: Sequence[str], value: str) -> Updates:
+    return gr.update(choices=list(names), value=value, visible=len(names) > 1)
 
 
 def limit_updates(model: object) -> Updates:
@@ -63,8 +63,8 @@ def limit_updates(model: object) -> Updates:
         "guidance": _span(limits.guidance),
         "fps": _span(limits.fps),
         "frames": gr.update(choices=list(limits.frames), value=limits.default_frames),
-        "resolution": _names(limits.resolutions),
-        "aspect": _names(limits.aspects),
+        "resolution": _names(limits.resolutions, limits.sizes[0].resolution),
+        "aspect": _names(limits.aspects, limits.sizes[0].aspect),
         "rule": gr.update(choices=rule_choices(limits), value=limits.rules[0], visible=len(limits.rules) > 1),
         "rules": gr.update(choices=rule_choices(limits), value=[limits.rules[0]], visible=len(limits.rules) > 1),
         "image_guidance": _span(limits.image_guidance),

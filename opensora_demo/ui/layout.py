@@ -161,7 +161,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                         with gr.Row(elem_classes="os-optional"):
                             resolution = PlainDropdown(
                                 list(limits.resolutions),
-                                value=limits.resolutions[0],
+                                value=limits.sizes[0].resolution,
                                 label="Resolution",
                                 visible=len(limits.resolutions) > 1,
                                 elem_id="resolution",
@@ -170,7 +170,7 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                             )
                             aspect = PlainDropdown(
                                 list(limits.aspects),
-                                value=limits.aspects[0],
+                                value=limits.sizes[0].aspect,
                                 label="Aspect",
                                 visible=len(limits.aspects) > 1,
                                 elem_id="aspect",

@@ -69,7 +69,8 @@ def test_every_control_follows_the_model(spec: ModelSpec) -> None:
     assert "value" not in updates["stage"]  # what is on the stage stays
     assert updates["grid"]["about"] == about
     for name, names in (("resolution", limits.resolutions), ("aspect", limits.aspects)):
-        assert updates[name] == gr.update(choices=list(names), value=names[0], visible=len(names) > 1)
+        value = getattr(limits.sizes[0], name)
+        assert updates[name] == gr.update(choices=list(names), value=value, visible=len(names) > 1)
     for name in ("rule", "rules"):
         assert [rule for _, rule in updates[name]["choices"]] == list(limits.rules)
 

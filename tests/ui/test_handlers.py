@@ -493,7 +493,7 @@ def test_the_cost_of_a_run_is_told_before_it(handlers: Handlers, monkeypatch: py
     assert handlers.page_cost(visitor(), "nemo", 16, 17, "64px", "1:1", 4) == ""
     monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 10**9))
     told = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
-    assert told.startswith("**Does not fit here:** this needs about 10.2 GB, and this machine has 1; no clip")
+    assert told.startswith("**Does not fit here:** this needs about 10.3 GB, and this machine has 1; no clip")
 
 
 def test_a_run_that_cannot_fit_is_not_started(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:

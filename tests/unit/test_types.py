@@ -214,6 +214,8 @@ def test_every_resolution_is_there_in_every_aspect(spec: ModelSpec) -> None:
         for aspect in limits.aspects:
             size = limits.size(resolution, aspect)
             assert (size.resolution, size.aspect) == (resolution, aspect)
+    areas = [limits.size(name).height_px * limits.size(name).width_px for name in limits.resolutions]
+    assert areas == sorted(areas)
     assert limits.size_px == (limits.size().height_px, limits.size().width_px)
 
 
