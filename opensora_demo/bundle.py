@@ -185,7 +185,7 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
         lambda: build_codec(spec.codec),
         image_vae_name if isinstance(spec.codec, ImageVaeConfig) else None,
     )
-    if isinstance(codec, VideoVAE):
+    if isinstance(codec, VideoVAE) and not hub:  # it copies the weights, and pays for small models only
         codec.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     use: Use = unmoved
     tokens: TokenEncoder | None = t5
