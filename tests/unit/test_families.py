@@ -23,15 +23,11 @@ from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.errors import Cancelled, RequestError
+from opensora_demo.estimate import forward_on_meta
 from opensora_demo.families.base import Given
 from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
-from opensora_demo.models.dit import DiT
-from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
-from opensora_demo.models.stdit import STDiT
-from opensora_demo.models.stdit2 import STDiT2
-from opensora_demo.models.stdit3 import STDiT3
-from opensora_demo.models.stdit3_v13 import STDiT3V13
+from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.nn.attention import TextKeys
 from opensora_demo.pipeline import generate, noise_of, run, to_video
 from opensora_demo.sampling.guidance import ClassifierFree, TextImage
@@ -43,6 +39,7 @@ from opensora_demo.types import (
     GenerationRequest,
     Started,
     StepPreview,
+    VideoShape,
     parse_request,
 )
 
@@ -93,6 +90,7 @@ class Recorder:
         self.copies = codec.copies
         self.latent_size = codec.latent_size
         self.encode = codec.encode
+        self.parameters = codec.parameters  # type: ignore[attr-defined]
         self.given: list[Tensor] = []
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
@@ -399,54 +397,9 @@ def test_a_published_network_takes_its_latents(spec: ModelSpec) -> None:
     network = on_meta(lambda: build_network(replace(spec.network, **shorter)))  # type: ignore[arg-type]
     codec = on_meta(lambda: build_codec(spec.codec))
     for height, width in sizes_of(spec):
-        size = codec.latent_size(spec.limits.default_frames, height, width)
+        shape = VideoShape(frames=spec.limits.default_frames, height_px=height, width_px=width)
+        size = codec.latent_size(shape.frames, height, width)
         x = torch.empty(1, codec.latent_channels, *size, device="meta")
-        one = torch.ones(1, device="meta")
-        out = forward(network, x, one, spec, float(height), float(width))
+        out = forward_on_meta(network, spec, shape, x)
         assert out.shape[2:] == x.shape[2:]
         assert out.shape[1] in (x.shape[1], 2 * x.shape[1])
-
-
-def forward(network: Any, x: Tensor, one: Tensor, spec: ModelSpec, height: float, width: float) -> Tensor:
-    if isinstance(network, DiT):
-        return network(x, one, torch.empty(1, network.cfg.text_channels, device="meta"))
-    assert spec.text is not None
-    y = torch.empty(1, spec.text.max_tokens, spec.text.width, device="meta")
-    match network:
-        case MMDiT():
-            cond = torch.empty(1, 1 + x.shape[1], *x.shape[2:], device="meta")
-            pooled = torch.empty(1, spec.clip.width if spec.clip else 0, device="meta")
-            return network(x, one, y, pooled, cond=cond)
-        case STDiT():
-            return network(x, one, network.project_text(y))
-        case STDiT2():
-            # the position table reads numbers off a tensor, which meta tensors have none of
-            return network(
-                x,
-                one,
-                network.project_text(y),
-                fps=one,
-                frames=one,
-                height_px=Sized(one, height),
-                width_px=Sized(one, width),
-                aspect=one,
-            )
-        case STDiT3() | STDiT3V13():
-            return network(x, one, network.project_text(y), fps=one, height_px=height, width_px=width)
-        case DiT():
-            return network(x, one, y[:, 0])
-    raise AssertionError(type(network))
-
-
-class Sized(torch.Tensor):
-    """A meta tensor whose only item is known."""
-
-    value: float
-
-    def __new__(cls, like: Tensor, value: float) -> Sized:
-        made: Sized = like.as_subclass(cls)  # type: ignore[assignment]
-        made.value = value
-        return made
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.value if isinstance(index, int) else super().__getitem__(index)
