@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     fit_threads()
     bundles = Bundles()
     alone = arguments.host in ("127.0.0.1", "localhost") and not arguments.share
-    downloads = alone if arguments.downloads is None else arguments.downloads
-    handlers = Handlers(bundles, debug_models=arguments.debug_models, downloads=downloads)
+    asked = {True: "always", False: "never", None: "alone" if alone else "never"}[arguments.downloads]
+    handlers = Handlers(bundles, debug_models=arguments.debug_models, downloads=asked)  # type: ignore[arg-type]
     page = build_page(handlers, debug_models=arguments.debug_models).queue(max_size=20, default_concurrency_limit=20)
     threading.Thread(target=warm, args=(bundles,), name="warm", daemon=True).start()
     try:

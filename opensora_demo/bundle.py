@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import threading
@@ -227,6 +228,8 @@ def place(
     parts: dict[Stage, list[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
     placement: Placement = "together"
     if device.type == "cuda":
+        gc.collect()  # of the model before
+        torch.cuda.empty_cache()
         width = 2 if dtype is not None else 4
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
         placement = choose_placement(sizes, torch.cuda.mem_get_info(device)[0])

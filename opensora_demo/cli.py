@@ -21,7 +21,7 @@ from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_de
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import DemoError, RequestError
-from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words
+from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, short
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
@@ -258,7 +258,7 @@ def command_doctor(args: argparse.Namespace) -> int:
         _say(f"{name:14} {state}")
         if cost := found["usual_clip"].get(name):
             need, get = cost["memory_bytes"] / 1e9, cost["download_bytes"] / 1e9
-            takes = f"about {duration(cost['seconds'])}, {need:.2g} GB" + ", more than there is" * (not cost["fits"])
+            takes = f"about {duration(cost['seconds'])}, {short(need)} GB" + ", more than there is" * (not cost["fits"])
             _say(f"{'':14} its usual clip: {takes}; to download {get:.1f} GB")
     print(json.dumps(found, ensure_ascii=False))
     broken = [name for name, version in found["packages"].items() if version is None]
@@ -316,7 +316,6 @@ def apply_weight_options(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m opensora_demo", description="Open-Sora on the command line.")
-    add_weight_options(parser)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def run_options(p: argparse.ArgumentParser) -> None:
@@ -367,6 +366,8 @@ def _parser() -> argparse.ArgumentParser:
     p.set_defaults(run=command_download)
     p = commands.add_parser("doctor", help="what is installed and what works here")
     p.set_defaults(run=command_doctor)
+    for p in commands.choices.values():
+        add_weight_options(p)
     return parser
 
 

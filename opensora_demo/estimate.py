@@ -336,7 +336,12 @@ def duration(seconds: float) -> str:
 def in_words(found: Estimate) -> str:
     """What a run takes, in a sentence."""
     need, have = found.needed_bytes / 1e9, found.machine.total_bytes / 1e9
-    return f"About {duration(found.seconds)} and {need:.2g} GB of {have:.0f} GB here"
+    return f"About {duration(found.seconds)} and {short(need)} GB of {short(have)} GB here"
+
+
+def short(number: float) -> str:
+    """Two figures, whole from 10 on."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def nearest_fit(
@@ -350,16 +355,16 @@ def nearest_fit(
         for frames in spec.limits.frames
         if aspect in (None, size.aspect)
     ]
-    tried, needed = _volume(request.shape), estimate(spec, request, device).needed_bytes
+    device = device or pick_device()
+    work, room, tried = count_work(spec, request, device), machine_of(device).total_bytes, _volume(request.shape)
     for shape, size in sorted(shapes, key=lambda s: -_volume(s[0])):
-        weights = max(part.weights_bytes for part in count_work(spec, request, device or pick_device()).values())
-        likely = weights + (needed - weights) * _volume(shape) / tried  # counting each would take long
-        if _volume(shape) >= _volume(request.shape) or likely > 1.1 * machine_of(device or pick_device()).total_bytes:
+        likely = max(part.peak_bytes for part in work.values()) * _volume(shape) / tried  # counting each takes long
+        if _volume(shape) >= _volume(request.shape) or likely > 1.1 * room:
             continue
         smaller = replace(request, shape=shape, size=size if request.size is not None else None)
-        if (found := estimate(spec, smaller, device)).fits:
+        if estimate(spec, smaller, device).fits:
             return smaller
-        tried, needed = _volume(shape), found.needed_bytes
+        work, tried = count_work(spec, smaller, device), _volume(shape)
     return None
 
 

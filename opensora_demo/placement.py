@@ -17,7 +17,7 @@ from opensora_demo.weights import EXACT
 
 Placement = Literal["together", "in turn", "streamed"]
 # Shares of the device's memory that weights may take; the rest is for what a run computes.
-_TOGETHER, _IN_TURN = 0.6, 0.75
+_TOGETHER, _IN_TURN = 0.4, 0.75
 
 
 def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> Placement:
@@ -64,21 +64,21 @@ class Placed:
         part = self._parts[stage]
         if part.on:
             return
+        part.on = True  # also half-way, should memory run out: what has moved must leave again
         if stage == "denoise" and self.placement == "streamed":
             self._stream(part)
         else:
             for module, state in zip(part.modules, part.states, strict=True):
                 module.load_state_dict(self._moved(state), assign=True)
                 module.requires_grad_(False)
-        part.on = True
 
     def _moved(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        done: dict[int, Tensor] = {}  # shared tensors stay shared
+        done: dict[tuple[int, torch.Size], Tensor] = {}  # shared tensors stay shared
         for name, value in state.items():
-            if id(value) not in done:
+            if (key := (value.data_ptr(), value.shape)) not in done:
                 exact = not value.is_floating_point() or name.endswith(EXACT)
-                done[id(value)] = value.to(self.device, value.dtype if exact else self.dtype or value.dtype)
-        return {name: done[id(value)] for name, value in state.items()}
+                done[key] = value.to(self.device, value.dtype if exact else self.dtype or value.dtype)
+        return {name: done[value.data_ptr(), value.shape] for name, value in state.items()}
 
     def _take_off(self, part: _Part) -> None:
         for module, state in zip(part.modules, part.states, strict=True):

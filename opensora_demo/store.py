@@ -36,6 +36,7 @@ PART_NAMES: Mapping[Part, str] = {
 PICKLES = (".pth", ".pt", ".bin")
 _COMMON = {"model.safetensors", "diffusion_pytorch_model.safetensors", "spiece.model", "tokenizer.json"}
 _BLOCK_BYTES = 1 << 20
+_SILENCE_S = 30.0  # of a connection, after which it counts as broken
 
 Located = dict[Part, tuple[Path, ...]]
 
@@ -193,6 +194,8 @@ def _sentences(repo: str, name: str) -> Iterator[None]:
     what = f"{repo}/{name}"
     try:
         yield
+    except WeightsError:
+        raise
     except errors.GatedRepoError:
         raise WeightsError(f"{what} is gated: accept its terms on its page, then `hf auth login`") from None
     except errors.RepositoryNotFoundError:
@@ -279,17 +282,20 @@ class _Remote:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         here = self.here_bytes()
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        if not here:
-            self.part.unlink(missing_ok=True)
-            self.story_file.write_text(json.dumps(self.story()))
+        with _sentences(self.repo, self.name):
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            if not here:
+                self.part.unlink(missing_ok=True)
+                self.story_file.write_text(json.dumps(self.story()))
         yield here
         if here < self.size_bytes:
             headers = build_hf_headers() | {"Accept-Encoding": "identity"}
             headers |= {"Range": f"bytes={here}-"} if here else {}
             with (
                 _sentences(self.repo, self.name),
-                get_session().stream("GET", self.url, headers=headers, follow_redirects=True) as answer,
+                get_session().stream(
+                    "GET", self.url, headers=headers, follow_redirects=True, timeout=_SILENCE_S
+                ) as answer,
             ):
                 answer.raise_for_status()
                 if here and answer.status_code != 206:
@@ -299,8 +305,9 @@ class _Remote:
                         out.write(block)
                         here += len(block)
                         yield here
-        self._check(here)
-        self.part.replace(self.target)
+        with _sentences(self.repo, self.name):
+            self._check(self.part.stat().st_size)
+            self.part.replace(self.target)
 
     def _check(self, here: int) -> None:
         wrong = f"{self.name} came with {here} bytes, not {self.size_bytes}" if here != self.size_bytes else ""

@@ -30,6 +30,7 @@ from opensora_demo.pipeline import noise_of
 from opensora_demo.preview import latent_to_rgb
 from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.step import Step
+from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.prompts import clean_caption
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import Frames, GenerationRequest
@@ -117,6 +118,9 @@ def words_of(encoder: T5TextEncoder, prompt: str) -> tuple[str, ...]:
 def _condition(bundle: ModelBundle, request: GenerationRequest, size: Grid) -> tuple[Any, tuple[str, ...]]:
     """The family's conditions, and the words its network attends to."""
     encoder = getattr(bundle.family, "text", None)
+    if isinstance(encoder, EmbeddingCache) and isinstance(encoder.encoder, T5TextEncoder):
+        condition = bundle.family.condition(request, Given(), size)
+        return condition, words_of(encoder.encoder, encoder.asked[0])
     if not isinstance(encoder, T5TextEncoder):
         return bundle.family.condition(request, Given(), size), ()
     prompts: list[str] = []  # a family may add words of its own: scores, FPS
@@ -236,6 +240,7 @@ def _explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
     yield Attentions(grid=grid, words=words, heads=1 if average else heads, looks=tuple(looks))
     done += 1
     yield progress("Decoding")
+    bundle.use("decode")
     latent = taken[-1].x[:1].to(bundle.codec_dtype)
     video = torch.cat(list(bundle.codec.decode_chunks(latent, request.shape.frames)), dim=2).clamp(-1, 1)
     for part in code(bundle.codec, video, matrix):

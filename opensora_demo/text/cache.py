@@ -51,12 +51,14 @@ class EmbeddingCache(Generic[F]):
         self.encoder: Callable[[list[str]], F] = encoder
         self.device = device
         self.calls = 0
+        self.asked: list[str] = []  # last, whether they were kept or not
         self._identity = identity
         self._before = before
         self._folder = folder
         self._kept: OrderedDict[str, F] = OrderedDict()
 
     def __call__(self, prompts: list[str]) -> F:
+        self.asked = list(prompts)
         return _joined([self._one(prompt) for prompt in prompts], self.device)
 
     def _one(self, prompt: str) -> F:
@@ -80,9 +82,10 @@ class EmbeddingCache(Generic[F]):
             with safe_open(file, framework="pt") as stored:
                 told = json.loads((stored.metadata() or {})["told"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-            os.utime(file)
         except (OSError, KeyError, ValueError, SafetensorError):  # not there, or not whole
             return None
+        with suppress(OSError):  # a read-only cache serves all the same
+            os.utime(file)
         unknown = (tuple(told["unknown"]),)
         if "y" in tensors:
             return TextFeatures(tensors["y"], tensors["lengths"], unknown, (told["cut"],))  # type: ignore[return-value]
@@ -95,7 +98,7 @@ class EmbeddingCache(Generic[F]):
             {"y": found.y, "lengths": found.lengths} if isinstance(found, TextFeatures) else {"pooled": found.pooled}
         )
         told = json.dumps({"unknown": found.unknown[0], "cut": found.cut_tokens[0]})
-        with suppress(OSError):  # a full or read-only disk: it is only a cache
+        with suppress(OSError, SafetensorError):  # a full or read-only disk: it is only a cache
             self._folder.mkdir(parents=True, exist_ok=True)
             half = self._folder / f"{key}.{os.getpid()}.part"
             save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"told": told})

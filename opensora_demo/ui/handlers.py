@@ -16,7 +16,7 @@ from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
 from threading import Event as Flag
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -102,7 +102,7 @@ class Handlers:
         files: OutputFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
         debug_models: bool = False,
-        downloads: bool = False,
+        downloads: Literal["never", "alone", "always"] = "never",
     ) -> None:
         self.debug_models = debug_models  # offered
         self.downloads = downloads  # of weights, by whoever sees the page
@@ -179,7 +179,10 @@ class Handlers:
             yield event
             if isinstance(event, Finished):
                 seconds = event.seconds
-        remember(find_model(request.model_id), request, pick_device(), seconds)  # the device is free again
+        try:
+            remember(find_model(request.model_id), request, pick_device(), seconds)  # the device is free again
+        except Exception:  # an estimate is not worth a finished clip
+            log.exception("a run could not be remembered")
 
     def write(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run (a labelled grid if there are several clips) and its settings."""
@@ -351,7 +354,8 @@ class Handlers:
             words = in_words(estimate(spec, asked)) + "."
             if missing := download_bytes(spec):
                 words += f" To download: {missing / 1e9:.1f} GB."
-            check_fits(spec, asked)
+            if not why_not(spec):  # counting smaller clips takes long
+                check_fits(spec, asked)
         except DeviceError as error:
             words = f"**Does not fit here:** {error}."
         except DemoError:
@@ -363,7 +367,7 @@ class Handlers:
         from there the next time."""
         with sentences():
             spec = find_model(model)
-            if not self.downloads:
+            if not self.may_download(request):
                 raise WeightsError("weights are not downloaded from this page")
             with closing(download(spec)) as coming:  # type: ignore[type-var]
                 told = -UPDATE_S
@@ -401,10 +405,15 @@ class Handlers:
             updates = limit_updates(model)
         return [translated(updates[name]) for name in FOLLOWS]
 
-    def page_fetchable(self, model: Any) -> Any:
+    def page_fetchable(self, request: gr.Request, model: Any) -> Any:
         """The button that fetches a model's weights: there where it may, and something is missing."""
         with sentences():
-            return gr.update(visible=self.downloads and bool(missing_places(find_model(model))))
+            return gr.update(visible=self.may_download(request) and bool(missing_places(find_model(model))))
+
+    def may_download(self, request: gr.Request) -> bool:
+        """Not through a proxy, behind which anybody may be, unless it was asked for."""
+        proxied = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+        return self.downloads == "always" or (self.downloads == "alone" and not proxied)
 
     def page_preset(self, name: Any, model: Any) -> tuple[Any, Any]:
         """Updates of steps and guidance."""

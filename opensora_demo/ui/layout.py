@@ -362,8 +362,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         model.input(handlers.page_model, model, follows, **quick)
         model.change(handlers.page_fetchable, model, fetch, **quick)
         fetched = fetch.click(handlers.page_download, model, cost, **run | {"concurrency_id": "download"})
-        fetched.then(handlers.page_model, model, follows, **quick)
-        fetched.then(handlers.page_fetchable, model, fetch, **quick)
+        fetched.success(handlers.page_model, model, follows, **quick)
+        fetched.success(handlers.page_fetchable, model, fetch, **quick)
         given = [reference.change, last_frame.change, model.change, resolution.change, aspect.change]
         gr.on(given, handlers.page_crop, [reference, last_frame, model, resolution, aspect], seen, **told)
         loop.click(None, reference, last_frame, js="(first) => first", **quick)
@@ -373,7 +373,9 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         gr.on(planned, handlers.page_plan, compared, plan, trigger_mode="always_last", **quick)
         costs = [named[name] for name in COST_FORM]
         costly = [box.change for box in costs]
-        gr.on([*costly, page.load], handlers.page_cost, costs, cost, trigger_mode="always_last", **quick)
+        counted: dict[str, Any] = {**quiet, "concurrency_limit": 1, "concurrency_id": "cost"}
+        gr.on([*costly, page.load], handlers.page_cost, costs, cost, trigger_mode="always_last", **counted)
+        fetched.success(handlers.page_cost, costs, cost, **counted)
         explaining = Explaining(handlers)
         explain.explain(explaining.page_explain, [prompt, seed, model], explain, **run)
         explain.glance(explaining.page_glance, [prompt, seed, model], explain, **run)

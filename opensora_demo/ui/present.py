@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora_demo.catalog import ModelSpec
+from opensora_demo.estimate import short
 from opensora_demo.media import MIN_FILE_PX, jpeg_strip
 from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview
 from opensora_demo.ui.runs import Loading, RunEvent, Waiting
@@ -68,7 +69,7 @@ def took_words(settings: Mapping[str, Any]) -> str:
     """What a finished run took: "0.4 s, 0.9 GB"."""
     seconds = sum(settings["seconds"].values())
     peak = f", {settings['peak_gb']:.1f} GB" if "peak_gb" in settings else ""
-    return f"{seconds:.2g} s{peak}" if seconds < 100 else f"{seconds / 60:.0f} min{peak}"
+    return f"{short(seconds)} s{peak}" if seconds < 100 else f"{seconds / 60:.0f} min{peak}"
 
 
 def cell_px(height_px: int, width_px: int) -> list[int]:

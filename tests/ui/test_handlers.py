@@ -492,6 +492,7 @@ def test_the_cost_of_a_run_is_told_before_it(handlers: Handlers, monkeypatch: py
     assert handlers.page_cost(visitor(), "nano", None, 17, "", "", "much") == ""
     assert handlers.page_cost(visitor(), "nemo", 16, 17, "64px", "1:1", 4) == ""
     monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 10**9))
+    monkeypatch.setattr("opensora_demo.ui.handlers.why_not", lambda spec: "")
     told = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
     assert told.startswith("**Does not fit here:** this needs about 10.3 GB, and this machine has 1; no clip")
 
@@ -509,12 +510,14 @@ def test_weights_are_fetched_from_the_page_where_that_is_allowed(
     monkeypatch.setenv("OPENSORA_WEIGHTS", str(tmp_path))
     news = [Fetching("a/model.safetensors", done, 4 * 10**9) for done in (10**9, 4 * 10**9)]
     monkeypatch.setattr("opensora_demo.ui.handlers.download", lambda spec: (n for n in news))
-    assert handlers.page_fetchable("opensora-1.2") == gr.update(visible=False)
+    assert handlers.page_fetchable(visitor(), "opensora-1.2") == gr.update(visible=False)
     with pytest.raises(gr.Error, match="weights are not downloaded from this page"):
         list(handlers.page_download(visitor(), "opensora-1.2"))
-    handlers.downloads = True
-    assert handlers.page_fetchable("opensora-1.2") == gr.update(visible=True)
-    assert handlers.page_fetchable("nano") == gr.update(visible=False)
+    handlers.downloads = "alone"
+    proxied: Any = SimpleNamespace(session_hash="a", headers={"x-forwarded-for": "192.0.2.1"})
+    assert handlers.page_fetchable(proxied, "opensora-1.2") == gr.update(visible=False)
+    assert handlers.page_fetchable(visitor(), "opensora-1.2") == gr.update(visible=True)
+    assert handlers.page_fetchable(visitor(), "nano") == gr.update(visible=False)
     told = list(handlers.page_download(visitor(), "opensora-1.2"))
     assert told == [
         "Downloading model.safetensors: 1.00 of 4.00 GB.",

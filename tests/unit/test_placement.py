@@ -25,6 +25,7 @@ from opensora_demo.estimate import (
     pairs_of,
     remember,
 )
+from opensora_demo.explain.run import Attentions, explain
 from opensora_demo.pipeline import run
 from opensora_demo.placement import Placed, choose_placement
 from opensora_demo.text.cache import EmbeddingCache
@@ -40,7 +41,7 @@ def request_of(spec: ModelSpec, **raw: Any) -> GenerationRequest:
 
 def test_placement_follows_the_room() -> None:
     of_20: dict[Stage, int] = {"text": 10, "denoise": 24, "decode": 1}
-    assert choose_placement(of_20, 80) == "together"
+    assert choose_placement(of_20, 100) == "together"
     assert choose_placement(of_20, 40) == "in turn"
     assert choose_placement(of_20, 24) == "streamed"
 
@@ -110,6 +111,15 @@ def test_a_prompt_is_encoded_once(weights: Path, tmp_path: Path, monkeypatch: py
     broken = build_bundle(spec, CPU)
     assert np.array_equal(run(broken, request_of(spec, steps=1)).clips[0].frames, first)
     assert broken.family.text.calls == 2  # type: ignore[attr-defined]
+
+
+def test_how_it_works_reads_a_published_model_too(weights: Path) -> None:  # noqa: F811
+    spec = published("debug-1.2")
+    write_checkpoint(spec, weights)
+    for _ in range(2):  # the second time no encoder is called
+        parts = list(explain(build_bundle(spec, CPU), request_of(spec, steps=2)))
+        (attentions,) = (part for part in parts if isinstance(part, Attentions))
+        assert "".join(attentions.words).startswith("aball")
 
 
 # --- estimates

@@ -321,7 +321,7 @@ def test_the_command_line_fetches_and_says_where(
 ) -> None:
     monkeypatch.setitem(MODELS, spec.id, spec)
     monkeypatch.setattr(store.os, "environ", dict(store.os.environ))  # the flags below are kept in it
-    assert main(["--offline", "download", spec.id]) == 2
+    assert main(["download", spec.id, "--offline"]) == 2
     assert f"{spec.id} lacks 1 of its files, and the hub is not asked (offline)" in capsys.readouterr().err
     del store.os.environ["OPENSORA_OFFLINE"]
     assert main(["download", spec.id]) == 0
