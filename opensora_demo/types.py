@@ -101,6 +101,11 @@ class Limits:
         return tuple(dict.fromkeys(size.aspect for size in self.sizes))
 
     @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """What each setting that is chosen from a list may be."""
+        return {"frames": self.frames, "resolution": self.resolutions, "aspect": self.aspects}
+
+    @property
     def size_px(self) -> tuple[int, int]:
         """(height, width) of the default."""
         return self.sizes[0].height_px, self.sizes[0].width_px
@@ -430,7 +435,7 @@ class _Raw(BaseModel):
     @classmethod
     def _named(cls, value: Any, info: ValidationInfo) -> str | None:
         limits: Limits = info.context  # type: ignore[assignment]
-        names = limits.resolutions if info.field_name == "resolution" else limits.aspects
+        names = limits.choices[str(info.field_name)]
         if value is None or value == "":
             return None
         if value not in names:

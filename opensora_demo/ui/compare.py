@@ -100,12 +100,10 @@ def fit_to_model(raw: Mapping[str, Any], own: ModelSpec, spec: ModelSpec) -> dic
         value = fitted.get(name)
         if not isinstance(value, int | float) or value == of_form.default or not span.low <= value <= span.high:
             fitted[name] = None
-    if fitted.get("frames") not in limits.frames:
-        fitted["frames"] = None
     for name, span_or_none in (("image_guidance", limits.image_guidance), ("motion_score", limits.motion_score)):
         if span_or_none is None:
             fitted[name] = None
-    for name, names in (("resolution", limits.resolutions), ("aspect", limits.aspects)):
+    for name, names in limits.choices.items():
         if fitted.get(name) not in names:
             fitted[name] = None
     if not limits.edit:

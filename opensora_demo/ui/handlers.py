@@ -37,6 +37,7 @@ from opensora_demo.types import (
     Finished,
     Frames,
     GenerationRequest,
+    Limits,
     VideoShape,
     parse_guidance_list,
     parse_request,
@@ -347,10 +348,9 @@ class Handlers:
         form = dict(zip(COST_FORM, values, strict=True))
         try:
             spec = find_model(form.pop("model"))
-            limits = spec.limits
-            fitting = {"resolution": limits.resolutions, "aspect": limits.aspects, "frames": limits.frames}
-            raw = {k: v for k, v in form.items() if k not in fitting or v in fitting[k]}  # the model has just changed
-            asked = parse_request({"prompt": "a ball"} | raw, model_id=spec.id, limits=limits)
+            asked = parse_request(
+                {"prompt": "a ball"} | offered(form, spec.limits), model_id=spec.id, limits=spec.limits
+            )
             words = in_words(estimate(spec, asked)) + "."
             if missing := download_bytes(spec):
                 words += f" To download: {missing / 1e9:.1f} GB."
@@ -455,10 +455,7 @@ class Handlers:
             limits = spec.limits
             begin = first if isinstance(first, str) and limits.reference else None
             end = last if isinstance(last, str) and limits.last_frame else None
-            size = {
-                "resolution": resolution if resolution in limits.resolutions else None,  # the model has just changed
-                "aspect": aspect if aspect in limits.aspects else None,
-            }
+            size = offered({"resolution": resolution, "aspect": aspect}, limits)
             shape = parse_request({"prompt": "a ball"} | size, model_id=spec.id, limits=limits).shape
             frames = [frame[0] for frame in read_pictures((begin, end), shape) if frame is not None]
         if not frames:
@@ -474,6 +471,11 @@ class Handlers:
 
     def page_roll(self, request: gr.Request) -> str:
         return roll(random.Random(), language_of(accepted(request)))
+
+
+def offered(form: Form, limits: Limits) -> dict[str, Any]:
+    """The form without choices that another model left in it: the model has just changed."""
+    return {name: value for name, value in form.items() if value in limits.choices.get(name, (value,))}
 
 
 def accepted(request: gr.Request) -> str:

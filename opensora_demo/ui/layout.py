@@ -159,23 +159,20 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
                                 info="Pictures in the clip. Its length is frames divided by FPS.",
                             )
                         with gr.Row(elem_classes="os-optional"):
-                            resolution = PlainDropdown(
-                                list(limits.resolutions),
-                                value=limits.sizes[0].resolution,
-                                label="Resolution",
-                                visible=len(limits.resolutions) > 1,
-                                elem_id="resolution",
-                                min_width=140,
-                                info="How many pixels a picture has.",
-                            )
-                            aspect = PlainDropdown(
-                                list(limits.aspects),
-                                value=limits.sizes[0].aspect,
-                                label="Aspect",
-                                visible=len(limits.aspects) > 1,
-                                elem_id="aspect",
-                                min_width=140,
-                                info="Width to height.",
+                            resolution, aspect = (
+                                PlainDropdown(
+                                    list(limits.choices[name]),
+                                    value=getattr(limits.sizes[0], name),
+                                    label=name.capitalize(),
+                                    visible=len(limits.choices[name]) > 1,
+                                    elem_id=name,
+                                    min_width=140,
+                                    info=info,
+                                )
+                                for name, info in (
+                                    ("resolution", "How many pixels a picture has."),
+                                    ("aspect", "Width to height."),
+                                )
                             )
                         with gr.Row(elem_classes="os-seed-row"):
                             with gr.Row(elem_classes="os-seed"):
