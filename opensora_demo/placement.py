@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.late import LATE
 from opensora_demo.types import Stage
 from opensora_demo.weights import EXACT
 
@@ -90,7 +91,8 @@ class Placed:
 
     def _stream(self, part: _Part) -> None:
         """Every layer's weights are on the device only while it computes (accelerate's hooks)."""
-        from accelerate import cpu_offload  # late: slow to import
+        with LATE:
+            from accelerate import cpu_offload
 
         for module, state in zip(part.modules, part.states, strict=True):
             kept = {

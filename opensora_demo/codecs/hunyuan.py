@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
+from opensora_demo.late import LATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,8 @@ class HunyuanVAE(nn.Module):
 
     def __init__(self, cfg: HunyuanConfig) -> None:
         super().__init__()
-        from diffusers import AutoencoderKLHunyuanVideo  # late: importing diffusers takes longer than torch
+        with LATE:
+            from diffusers import AutoencoderKLHunyuanVideo
 
         self.cfg = cfg
         levels = len(cfg.block_channels)

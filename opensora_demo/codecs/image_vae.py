@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.late import LATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,9 @@ class ImageVAE(nn.Module):
 
     def __init__(self, cfg: ImageVaeConfig) -> None:
         super().__init__()
-        from diffusers import AutoencoderKL  # late: importing diffusers takes longer than importing torch
-        from diffusers.models.autoencoders.vae import Decoder
+        with LATE:
+            from diffusers import AutoencoderKL
+            from diffusers.models.autoencoders.vae import Decoder
 
         self.cfg = cfg
         levels = len(cfg.block_channels)

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.late import LATE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipConfig:
@@ -49,7 +51,8 @@ class ClipTextEncoder(nn.Module):
 
     def __init__(self, cfg: ClipConfig, tokenizer_file: Path) -> None:
         super().__init__()
-        from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast  # late: slow to import
+        with LATE:
+            from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
         self.cfg = cfg
         self.tokenizer = PreTrainedTokenizerFast(

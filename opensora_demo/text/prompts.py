@@ -11,11 +11,14 @@ import re
 from functools import cache
 from typing import Any
 
+from opensora_demo.late import LATE
+
 
 @cache
 def _cleaner() -> Any:
     """DeepFloyd's caption cleaning, which 1.x inherits through PixArt; diffusers keeps it. It has no state."""
-    from diffusers import PixArtAlphaPipeline  # late: it takes seconds to import
+    with LATE:  # it takes seconds
+        from diffusers import PixArtAlphaPipeline
 
     return PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.late import LATE
 from opensora_demo.text.prompts import clean_caption
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def published_name(name: str) -> str | None:
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """From tokenizers' JSON, or from the SentencePiece model that T5 is published with."""
-    from transformers import PreTrainedTokenizerFast, T5Tokenizer  # late: 3 x the import time of torch
+    with LATE:  # 3 x the import time of torch
+        from transformers import PreTrainedTokenizerFast, T5Tokenizer
 
     if file.name == "spiece.model":  # the name under which transformers looks for it in a folder
         return T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
@@ -68,8 +70,9 @@ class T5TextEncoder(nn.Module):
 
     def __init__(self, cfg: T5Config, tokenizer_file: Path) -> None:
         super().__init__()
-        from transformers import T5Config as HubT5Config
-        from transformers import T5EncoderModel
+        with LATE:
+            from transformers import T5Config as HubT5Config
+            from transformers import T5EncoderModel
 
         self.cfg = cfg
         self.tokenizer = read_tokenizer(tokenizer_file)
