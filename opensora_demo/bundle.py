@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, assert_never, get_args
@@ -54,15 +54,14 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelBundle:
-    """Everything `pipeline.generate` needs of one model. `lock` is held by the run that uses the device; `use` puts
-    what a stage needs there (the families do it for the network)."""
+    """Everything `pipeline.generate` needs of one model. `use` puts what a stage needs on the device (the families do
+    it for the network)."""
 
     spec: ModelSpec
     family: Family
     codec: Codec
     preview_matrix: Tensor
     device: torch.device
-    lock: threading.Lock
     use: Use = unmoved
 
     @property
@@ -205,7 +204,6 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
         codec=codec,  # type: ignore[arg-type]
         preview_matrix=matrix.to(device),
         device=device,
-        lock=threading.Lock(),
         use=use,
     )
 
@@ -228,8 +226,7 @@ def place(
     parts: dict[Stage, list[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
     placement: Placement = "together"
     if device.type == "cuda":
-        gc.collect()  # of the model before
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # of the model before
         width = 2 if dtype is not None else 4
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
         placement = choose_placement(sizes, torch.cuda.mem_get_info(device)[0])
@@ -250,17 +247,22 @@ def _identity(found: Located) -> str:
 
 
 class Bundles:
-    """Keeps the bundle last asked for; the next one replaces it. Safe to call from several threads."""
+    """Loaded models: of the published ones that which was asked for last, of the small ones every one. Safe to call
+    from several threads. A run holds `device` from before it asks for its model until it ends: runs take turns, and
+    two published models are never in memory at once."""
 
     def __init__(self) -> None:
+        self.device = threading.Lock()
         self._guard = threading.Lock()
-        self._device = threading.Lock()  # one for all: runs of different models take turns, too
-        self._loaded: ModelBundle | None = None
+        self._loaded: dict[str, ModelBundle] = {}
 
     def get(self, model_id: str) -> ModelBundle:
+        """Raises RequestError for a name that the catalog does not know, WeightsError."""
         spec = find_model(model_id)
         with self._guard:
-            if self._loaded is None or self._loaded.spec.id != model_id:
-                self._loaded = None
-                self._loaded = replace(build_bundle(spec), lock=self._device)
-            return self._loaded
+            if model_id not in self._loaded:
+                if isinstance(spec.weights, HubWeights):
+                    self._loaded = {k: b for k, b in self._loaded.items() if not isinstance(b.spec.weights, HubWeights)}
+                    gc.collect()  # hooks and modules name each other
+                self._loaded[model_id] = build_bundle(spec)
+            return self._loaded[model_id]

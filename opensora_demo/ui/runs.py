@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event as Flag
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from opensora_demo.bundle import ModelBundle
@@ -20,12 +21,15 @@ Generate = Callable[..., Iterator[Event]]
 
 
 class BundleSource(Protocol):
+    @property
+    def device(self) -> Lock: ...
+
     def get(self, model_id: str) -> ModelBundle: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The model is being read; nothing holds the device yet."""
+    """The model is being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +46,23 @@ def stream(
     request: GenerationRequest,
     cancel: Flag,
 ) -> Iterator[Loading | Waiting | E]:
-    """Loading, Waiting while others use the device, then what `generate` yields. Raises Cancelled once `cancel` is set.
+    """Waiting while others use the device, Loading, then what `generate` yields. Raises Cancelled once `cancel` is set.
 
-    The lock is released whichever way this ends: the end, an error, or its consumer closing it.
+    The device is released whichever way this ends: the end, an error, or its consumer closing it.
     """
-    yield Loading()
-    bundle = bundles.get(request.model_id)
-    while not bundle.lock.acquire(timeout=POLL_S):
+    patience = 0.0
+    while not bundles.device.acquire(timeout=patience):
         if cancel.is_set():
             raise Cancelled("the run was stopped")
         yield Waiting()
+        patience = POLL_S
     try:
+        yield Loading()
+        bundle = bundles.get(request.model_id)
         with closing(generate(bundle, request, cancel)) as events:  # type: ignore[type-var]
             for event in events:
                 if cancel.is_set():
                     raise Cancelled("the run was stopped")
                 yield event
     finally:
-        bundle.lock.release()
+        bundles.device.release()

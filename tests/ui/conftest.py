@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -80,13 +79,13 @@ class FakePipeline:
 
 
 class FakeBundles:
-    """One bundle that is nothing but its lock."""
+    """A device, and no models."""
 
     def __init__(self) -> None:
-        self.bundle = SimpleNamespace(lock=threading.Lock())
+        self.device = threading.Lock()
 
     def get(self, model_id: str) -> Any:
-        return self.bundle
+        return None
 
 
 @pytest.fixture

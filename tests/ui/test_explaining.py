@@ -119,9 +119,8 @@ def test_errors_reach_the_page(handlers: Handlers, error: Exception, text: str) 
 
 
 def test_it_waits_for_the_device_and_can_be_stopped(handlers: Handlers) -> None:
-    bundle = handlers.bundles.get("nano")
     watched = Watched()
-    with bundle.lock:
+    with handlers.bundles.device:
         values = Explaining(handlers, watch=watched).page_explain(VISITOR, "a ball", "", "nano")
         assert next(v for v in values if v["text"] == "Waiting for another run to finish")
         handlers.jobs.stop("a")
@@ -129,16 +128,15 @@ def test_it_waits_for_the_device_and_can_be_stopped(handlers: Handlers) -> None:
 
 
 def test_a_stopped_run_releases_everything(handlers: Handlers) -> None:
-    bundle = handlers.bundles.get("nano")
     watched = Watched()
     values = Explaining(handlers, watch=watched).page_explain(VISITOR, "a ball", "", "nano")
     while next(values)["text"] != "Denoising":
         pass
-    assert bundle.lock.locked()
+    assert handlers.bundles.device.locked()
     assert handlers.jobs.stop("a") == 1
     assert [v["phase"] for v in values][-1] == "stopped"
     assert watched.closed
-    assert not bundle.lock.locked()
+    assert not handlers.bundles.device.locked()
     assert handlers.jobs.stop("a") == 0
 
 

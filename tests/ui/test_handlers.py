@@ -190,7 +190,7 @@ def test_two_people_take_turns_and_the_second_is_told(handlers: Handlers, pipeli
 
 
 def test_a_waiting_run_can_be_stopped(handlers: Handlers, pipeline: Any) -> None:
-    with handlers.bundles.get("nano").lock:
+    with handlers.bundles.device:
         values = click(handlers)
         assert next(value for value in values if value["phase"] == "waiting")
         handlers.jobs.stop("a")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from typing import Any
 
 import pytest
 import torch
 
 from opensora_demo import bundle as module
 from opensora_demo.bundle import Bundles, ModelBundle
+from opensora_demo.catalog import ModelSpec
 from opensora_demo.errors import RequestError
+
+
+class _Loaded:
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.itself: object = None
 
 
 def test_a_model_is_loaded_once_however_many_ask(nano: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +37,8 @@ def test_a_model_is_loaded_once_however_many_ask(nano: ModelBundle, monkeypatch:
     for thread in threads:
         thread.join()
     assert loads == ["nano"]
-    assert all(b.family is nano.family and b.lock is found[0].lock for b in found)
+    assert len(found) == 4
+    assert all(b is nano for b in found)
 
 
 def test_an_unknown_model_is_refused_and_the_loaded_one_stays(
@@ -53,8 +63,29 @@ def test_weights_are_frozen_and_in_memory_once(nano: ModelBundle) -> None:
     assert nano.preview_matrix.dtype == torch.float32
 
 
-def test_runs_of_different_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_models_stay_and_a_published_one_makes_way_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two visitors with two small models do not load anything again and again; of large ones there is one in memory,
+    and the next is loaded only when the one before is gone."""
+
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    loads: list[tuple[str, list[str]]] = []
+
+    def build(spec: ModelSpec) -> Any:
+        loads.append((spec.id, sorted(b.spec.id for b in alive)))
+        made = _Loaded(spec)
+        made.itself = made  # as a network and its hooks do
+        alive.add(made)
+        return made
+
+    monkeypatch.setattr(module, "build_bundle", build)
     bundles = Bundles()
-    first, second = bundles.get("debug-1.0"), bundles.get("debug-1.2")
-    assert first is not second
-    assert first.lock is second.lock
+    for name in ("nano", "nano-dit", "nano", "nano-dit", "opensora-1.2", "nano", "opensora-1.1", "opensora-1.2"):
+        assert bundles.get(name).spec.id == name
+    small = ["nano", "nano-dit"]
+    assert loads == [
+        ("nano", []),
+        ("nano-dit", ["nano"]),
+        ("opensora-1.2", small),
+        ("opensora-1.1", small),
+        ("opensora-1.2", small),
+    ]
