@@ -6,11 +6,10 @@ import gc
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, assert_never, get_args
+from typing import Any, TypeVar, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +41,7 @@ from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate
 from opensora_demo.text.cache import EmbeddingCache, cache_folder
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.clip import published_name as clip_name
+from opensora_demo.text.quantized import Quantizer, quantized_bytes, wanted_bits
 from opensora_demo.text.t5 import ALIASES as T5_ALIASES
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.text.t5 import published_name as t5_name
@@ -159,6 +159,7 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     device = device or pick_device()
     found = locate(spec)
     hub = isinstance(spec.weights, HubWeights)
+    bits = wanted_bits() if hub else 16
 
     def load(part: Part, build: Callable[[], M], rename: Rename | None = None, **options: Any) -> M:
         if isinstance(spec.weights, RandomWeights):
@@ -191,10 +192,20 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     tokens: TokenEncoder | None = t5
     pooled: PooledEncoder | None = clip_model
     if hub:
-        use = place(spec, device, [m for m in (t5, clip_model) if m is not None], network, codec).use
-        options: Any = {"device": device, "before": partial(use, "text"), "folder": cache_folder() / "text"}
+        quantizer = None if t5 is None or bits == 16 else Quantizer(t5, bits, device, stored_dtype(device))
+        encoders = [m for m in (t5 if quantizer is None else None, clip_model) if m is not None]
+        kept = 0 if t5 is None or quantizer is None else quantized_bytes(t5, bits)
+        use = place(spec, device, encoders, network, codec, kept).use
+
+        def before() -> None:
+            use("text")
+            if quantizer is not None:
+                quantizer()
+
+        options: Any = {"device": device, "before": before, "folder": cache_folder() / "text"}
         files = _identity(found)
-        tokens = None if t5 is None else EmbeddingCache(t5, f"{files} {text}", **options)
+        told = f"{files} {text}" if bits == 16 else f"{files} {text} {bits} bits"
+        tokens = None if t5 is None else EmbeddingCache(t5, told, **options)
         pooled = None if clip_model is None else EmbeddingCache(clip_model, f"{files} {clip}", **options)
     channels: int = codec.latent_channels  # type: ignore[assignment]
     matrix = preview_matrix(spec, found, channels)
@@ -218,24 +229,32 @@ def preview_matrix(spec: ModelSpec, found: Located, channels: int) -> Tensor:
 
 
 def place(
-    spec: ModelSpec, device: torch.device, encoders: list[nn.Module], network: nn.Module, codec: nn.Module
+    spec: ModelSpec,
+    device: torch.device,
+    encoders: Sequence[nn.Module],
+    network: nn.Module,
+    codec: nn.Module,
+    kept: int,
 ) -> Placed:
-    """How a published model's parts share the device: chosen by what they weigh there and the memory that is free, or
-    OPENSORA_PLACEMENT (together, in turn, streamed)."""
+    """How a published model's parts share the device: chosen by what they weigh there and the memory that is free, of
+    which `kept` bytes are taken; or OPENSORA_PLACEMENT (together, in turn, streamed)."""
     dtype = stored_dtype(device)
-    parts: dict[Stage, list[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
+    parts: dict[Stage, Sequence[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
+    # The STDiTs are small, and use weights outside of their layers' calls.
+    can_stream: set[Stage] = {"text", "denoise"} if isinstance(network, MMDiT) else {"text"}
     placement: Placement = "together"
+    streamed: Collection[Stage] = ()
     if device.type == "cuda":
         torch.cuda.empty_cache()  # of the model before
         width = 2 if dtype is not None else 4
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
-        placement = choose_placement(sizes, torch.cuda.mem_get_info(device)[0])
-    wanted = os.environ.get("OPENSORA_PLACEMENT", "")
-    if wanted in get_args(Placement):
-        placement = wanted  # type: ignore[assignment]
-    if placement == "streamed" and not isinstance(network, MMDiT):
-        placement = "in turn"  # the STDiTs are small, and use weights outside of their layers' calls
-    return Placed(parts, device, placement, dtype)
+        placement, streamed = choose_placement(sizes, torch.cuda.mem_get_info(device)[0] - kept)
+    match os.environ.get("OPENSORA_PLACEMENT", ""):
+        case "together" | "in turn" as wanted:
+            placement, streamed = wanted, ()
+        case "streamed":
+            placement, streamed = "in turn", can_stream
+    return Placed(parts, device, placement, dtype, can_stream.intersection(streamed))
 
 
 def _identity(found: Located) -> str:

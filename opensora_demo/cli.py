@@ -20,12 +20,13 @@ from typing import Any
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.catalog.spec import HubWeights
-from opensora_demo.errors import DemoError, RequestError
+from opensora_demo.errors import DemoError, RequestError, WeightsError
 from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, short
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
 from opensora_demo.store import ASSETS, PART_NAMES, download, find_part, why_not
+from opensora_demo.text.quantized import wanted_bits
 from opensora_demo.types import RULES, Decoding, Encoded, Finished, GenerationRequest, StepPreview, parse_request
 
 
@@ -301,10 +302,13 @@ def command_adherence(args: argparse.Namespace) -> None:
 
 
 def add_weight_options(parser: argparse.ArgumentParser) -> None:
-    """What may be done to get at weights; `apply_weight_options` puts it into the environment, where `store` looks."""
+    """How weights are come by and held; `apply_weight_options` puts it into the environment, where it is looked up."""
     parser.add_argument("--offline", action="store_true", help="do not ask the hub for weights")
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open .pth and .bin files too, for their tensors only"
+    )
+    parser.add_argument(
+        "--t5-bits", choices=("16", "8", "4"), help="fewer for less memory: 8 needs torchao, 4 bitsandbytes"
     )
 
 
@@ -312,6 +316,12 @@ def apply_weight_options(args: argparse.Namespace) -> None:
     for given, name in ((args.offline, "OPENSORA_OFFLINE"), (args.allow_pickle, "OPENSORA_ALLOW_PICKLE")):
         if given:
             os.environ[name] = "1"
+    if args.t5_bits:
+        os.environ["OPENSORA_T5_BITS"] = args.t5_bits
+    try:
+        wanted_bits()
+    except WeightsError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,6 +31,7 @@ from opensora_demo.models.stdit import STDiT
 from opensora_demo.models.stdit2 import STDiT2
 from opensora_demo.store import ASSETS, missing_places
 from opensora_demo.text.clip import ClipTextEncoder
+from opensora_demo.text.quantized import Bits, quantized_bytes, wanted_bits
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest, Limits, Stage, VideoShape
 
@@ -191,7 +192,7 @@ def _decode(spec: ModelSpec, shape: VideoShape, dtype: torch.dtype) -> Work:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode()
-def _text(spec: ModelSpec, t5_dtype: torch.dtype) -> Work:
+def _text(spec: ModelSpec, t5_dtype: torch.dtype, bits: Bits) -> Work:
     tokenizer = ASSETS / "nano" / "tokenizer.json"  # any will do: ids have no data here
     parts: list[Work] = []
     for config, build, dtype in (
@@ -203,7 +204,9 @@ def _text(spec: ModelSpec, t5_dtype: torch.dtype) -> Work:
             ids = torch.zeros(2, config.max_tokens, dtype=torch.long, device="meta")
             with _Counter() as found:
                 encoder.model(input_ids=ids)
-            parts.append(Work(weights_bytes=bytes_of(encoder), peak_bytes=found.peak_bytes, flops=found.flops))
+            few = bits < 16 and config is spec.text
+            size = quantized_bytes(encoder, bits, dtype.itemsize) if few else bytes_of(encoder)
+            parts.append(Work(weights_bytes=size, peak_bytes=found.peak_bytes, flops=found.flops))
     return Work(
         weights_bytes=sum(part.weights_bytes for part in parts),
         peak_bytes=max(part.peak_bytes for part in parts),
@@ -235,7 +238,7 @@ def count_work(spec: ModelSpec, request: GenerationRequest, device: torch.device
     step = _denoise(spec, request.shape, batch, dtypes["denoise"])
     clip = _decode(spec, request.shape, dtypes["decode"])
     return {
-        "text": _text(spec, dtypes["text"]),
+        "text": _text(spec, dtypes["text"], wanted_bits() if isinstance(spec.weights, HubWeights) else 16),
         "denoise": replace(step, flops=step.flops / batch * pairs * request.steps),
         "decode": replace(clip, flops=clip.flops * len(request.columns)),
     }
@@ -313,7 +316,7 @@ def download_bytes(spec: ModelSpec) -> int:
     sizes = {
         w.network[0]: _denoise(spec, shape, 1, getattr(torch, w.network_dtype)).weights_bytes,
         w.codec[0]: _decode(spec, shape, getattr(torch, w.codec_dtype)).weights_bytes,
-        w.text[0]: _text(spec, torch.bfloat16).weights_bytes,
+        w.text[0]: _text(spec, torch.bfloat16, 16).weights_bytes,
     }
     return sum(sizes.get(place, 0) for place in missing)
 

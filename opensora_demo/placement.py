@@ -1,11 +1,11 @@
-"""Which part of a model is on the device when: all of them, one at a time, or the transformer block by block.
+"""Which part of a model is on the device when: all of them, one at a time, or a large one layer by layer.
 
 Weights stay mapped from their files on the CPU; a part that leaves the device gives its memory back and is not copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,21 +16,22 @@ from opensora_demo.late import LATE
 from opensora_demo.types import Stage
 from opensora_demo.weights import EXACT
 
-Placement = Literal["together", "in turn", "streamed"]
+Placement = Literal["together", "in turn"]
 # Shares of the device's memory that weights may take; the rest is for what a run computes.
 _TOGETHER, _IN_TURN = 0.4, 0.75
 
 
-def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> Placement:
-    """All parts together where they leave room for a run, else each in its turn, else the transformer streamed."""
+def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> tuple[Placement, frozenset[Stage]]:
+    """All parts together where they leave room for a run, else each in its turn; and the stages whose weights are too
+    large even so, and must be streamed."""
     if sum(sizes_bytes.values()) <= _TOGETHER * room_bytes:
-        return "together"
-    return "in turn" if max(sizes_bytes.values()) <= _IN_TURN * room_bytes else "streamed"
+        return "together", frozenset()
+    return "in turn", frozenset(stage for stage, size in sizes_bytes.items() if size > _IN_TURN * room_bytes)
 
 
 @dataclass(slots=True)
 class _Part:
-    modules: list[nn.Module]
+    modules: Sequence[nn.Module]
     states: list[dict[str, Tensor]]  # as they were loaded, on the CPU
     on: bool = False
 
@@ -41,35 +42,37 @@ class Placed:
 
     def __init__(
         self,
-        parts: Mapping[Stage, list[nn.Module]],
+        parts: Mapping[Stage, Sequence[nn.Module]],
         device: torch.device,
         placement: Placement = "together",
         dtype: torch.dtype | None = None,
+        streamed: Collection[Stage] = (),
     ) -> None:
-        """`dtype` is what floating-point weights become on the device (None: they stay as they are)."""
-        self.device, self.placement, self.dtype = device, placement, dtype
+        """`dtype` is what floating-point weights become on the device (None: they stay as they are). Of the stages
+        in `streamed` the largest module's weights are there layer by layer, each only while it computes."""
+        self.device, self.placement, self.dtype, self.streamed = device, placement, dtype, frozenset(streamed)
         self._parts = {
             stage: _Part(modules, [dict(m.state_dict(keep_vars=False)) for m in modules])
             for stage, modules in parts.items()
         }
-        self._streamed = False
 
     def use(self, stage: Stage) -> None:
         """Before a stage begins."""
-        if self.device.type == "cpu" and self.dtype is None and self.placement != "streamed":
+        if self.device.type == "cpu" and self.dtype is None and not self.streamed:
             return
         if self.placement != "together":
             for other, part in self._parts.items():
-                if other != stage and part.on and not (other == "denoise" and self._streamed):
+                if other != stage and part.on and other not in self.streamed:
                     self._take_off(part)
         part = self._parts[stage]
         if part.on:
             return
         part.on = True  # also half-way, should memory run out: what has moved must leave again
-        if stage == "denoise" and self.placement == "streamed":
-            self._stream(part)
-        else:
-            for module, state in zip(part.modules, part.states, strict=True):
+        sizes = [sum(value.nbytes for value in state.values()) for state in part.states]
+        for module, state, size in zip(part.modules, part.states, sizes, strict=True):
+            if stage in self.streamed and size == max(sizes):  # what is small beside it may stay
+                self._stream(module, state)
+            else:
                 module.load_state_dict(self._moved(state), assign=True)
                 module.requires_grad_(False)
 
@@ -89,16 +92,14 @@ class Placed:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _stream(self, part: _Part) -> None:
-        """Every layer's weights are on the device only while it computes (accelerate's hooks)."""
+    def _stream(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        """With accelerate's hooks."""
         with LATE:
             from accelerate import cpu_offload
 
-        for module, state in zip(part.modules, part.states, strict=True):
-            kept = {
-                name: value if name.endswith(EXACT) or self.dtype is None or not value.is_floating_point()
-                else value.to(self.dtype)
-                for name, value in state.items()
-            }  # fmt: skip
-            cpu_offload(module, self.device, offload_buffers=True, state_dict=kept)
-        self._streamed = True
+        kept = {
+            name: value if name.endswith(EXACT) or self.dtype is None or not value.is_floating_point()
+            else value.to(self.dtype)
+            for name, value in state.items()
+        }  # fmt: skip
+        cpu_offload(module, self.device, offload_buffers=True, state_dict=kept)

@@ -117,7 +117,7 @@ class T5TextEncoder(nn.Module):
         return self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (b, n, width)
 
     def forward(self, prompts: list[str]) -> TextFeatures:
-        device = next(self.model.parameters()).device
         ids, lengths, unknown, cut = self.tokenize(prompts)
-        ids, lengths = ids.to(device), lengths.to(device)
+        if (device := next(self.model.parameters()).device).type != "meta":  # else hooks bring what they get
+            ids, lengths = ids.to(device), lengths.to(device)
         return TextFeatures(self.encode_ids(ids, lengths), lengths, unknown, cut)

@@ -14,7 +14,7 @@ from benchmarks.synthetic import write_checkpoint
 from opensora_demo import estimate as module
 from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import MODELS, ModelSpec
-from opensora_demo.errors import DeviceError
+from opensora_demo.errors import DeviceError, WeightsError
 from opensora_demo.estimate import (
     Machine,
     bytes_of,
@@ -29,6 +29,7 @@ from opensora_demo.explain.run import Attentions, explain
 from opensora_demo.pipeline import run
 from opensora_demo.placement import Placed, choose_placement
 from opensora_demo.text.cache import EmbeddingCache
+from opensora_demo.text.quantized import Bits, Quantizer, quantized_bytes, wanted_bits
 from opensora_demo.types import GenerationRequest, Stage, parse_request
 from tests.unit.test_store import CPU, clip_of, published, weights  # noqa: F401 - a fixture
 
@@ -41,9 +42,10 @@ def request_of(spec: ModelSpec, **raw: Any) -> GenerationRequest:
 
 def test_placement_follows_the_room() -> None:
     of_20: dict[Stage, int] = {"text": 10, "denoise": 24, "decode": 1}
-    assert choose_placement(of_20, 100) == "together"
-    assert choose_placement(of_20, 40) == "in turn"
-    assert choose_placement(of_20, 24) == "streamed"
+    assert choose_placement(of_20, 100) == ("together", frozenset())
+    assert choose_placement(of_20, 40) == ("in turn", frozenset())
+    assert choose_placement(of_20, 24) == ("in turn", frozenset({"denoise"}))
+    assert choose_placement(of_20, 12) == ("in turn", frozenset({"denoise", "text"}))
 
 
 def test_parts_take_turns_and_keep_their_numbers() -> None:
@@ -66,11 +68,14 @@ def test_streamed_layers_make_the_same_clip(weights: Path, monkeypatch: pytest.M
     write_checkpoint(spec, weights)
     wanted = clip_of(spec)
     monkeypatch.setenv("OPENSORA_PLACEMENT", "streamed")
+    monkeypatch.setenv("OPENSORA_CACHE", str(weights.parent / "another"))
     bundle = build_bundle(spec, CPU)
     for _ in range(2):
         assert np.array_equal(run(bundle, request_of(spec, steps=2)).clips[0].frames, wanted)
         network = bundle.family.network  # type: ignore[attr-defined]
-        assert all(p.is_meta for p in network.parameters())  # between its calls nothing is held
+        text = bundle.family.text.encoder  # type: ignore[attr-defined]
+        for part in (network, text):
+            assert all(p.is_meta for p in part.parameters())  # between its calls nothing is held
 
 
 @pytest.mark.parametrize("model", ["debug-1.0-dit", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"])
@@ -111,6 +116,53 @@ def test_a_prompt_is_encoded_once(weights: Path, tmp_path: Path, monkeypatch: py
     broken = build_bundle(spec, CPU)
     assert np.array_equal(run(broken, request_of(spec, steps=1)).clips[0].frames, first)
     assert broken.family.text.calls == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_t5_in_fewer_bits(weights: Path, monkeypatch: pytest.MonkeyPatch, bits: Bits) -> None:  # noqa: F811
+    spec = published("debug-2.0")
+    write_checkpoint(spec, weights)
+    whole = build_bundle(spec, CPU).family.text.encoder.model  # type: ignore[attr-defined]
+    clip = clip_of(spec)
+    monkeypatch.setenv("OPENSORA_T5_BITS", str(bits))
+    bundle = build_bundle(spec, CPU)
+    found = run(bundle, request_of(spec, steps=2)).clips[0].frames
+    assert bundle.family.text.calls == 2  # type: ignore[attr-defined]  # other numbers than those kept on disk
+    assert not np.array_equal(found, clip)
+    small = bundle.family.text.encoder.model  # type: ignore[attr-defined]
+    linears = [name for name, m in whole.named_modules() if isinstance(m, nn.Linear)]
+    assert len(linears) == 7
+    for name in linears:
+        x = torch.randn(1, 50, whole.get_submodule(name).in_features, dtype=torch.bfloat16)
+        wanted, y = whole.get_submodule(name)(x), small.get_submodule(name)(x)
+        assert y.dtype == wanted.dtype
+        assert 0.001 < float((y - wanted).norm() / wanted.norm()) < {8: 0.02, 4: 0.35}[bits]
+
+    big = nn.Sequential(nn.Linear(256, 256, bias=False), nn.Embedding(4, 256)).to(torch.bfloat16)
+    counted = quantized_bytes(big, bits)
+    Quantizer(big, bits, CPU, None)()
+    held = _bytes_held(big)
+    assert counted == pytest.approx(held, rel=0.03)
+
+
+def _bytes_held(module: nn.Module) -> int:
+    held = 0
+    for value in module.parameters():
+        if hasattr(value, "tensor_data_names"):  # torchao's
+            held += sum(getattr(value, name).nbytes for name in value.tensor_data_names)
+        else:
+            state = getattr(value, "quant_state", None)  # bitsandbytes'
+            held += value.nbytes + (0 if state is None else state.absmax.nbytes)
+    return held
+
+
+def test_fewer_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert wanted_bits() == 16
+    for told, sentence in (("8", "needs torchao"), ("4", "needs bitsandbytes"), ("5", "must be 16, 8 or 4, not 5")):
+        monkeypatch.setenv("OPENSORA_T5_BITS", told)
+        with pytest.raises(WeightsError, match=sentence):
+            wanted_bits()
 
 
 def test_how_it_works_reads_a_published_model_too(weights: Path) -> None:  # noqa: F811

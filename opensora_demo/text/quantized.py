@@ -1,0 +1,90 @@
+"""T5 in fewer bits, where memory is short: 8 through torchao (a scale for each row), 4 through bitsandbytes (NF4).
+
+T5 XXL takes 9.5 GB in bfloat16, 4.9 in 8 bits and 2.7 in 4. Neither package is needed otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from opensora_demo.errors import WeightsError
+from opensora_demo.late import LATE
+
+Bits = Literal[4, 8, 16]
+_PACKAGES = {8: "torchao", 4: "bitsandbytes"}
+_SCALES = {8: 0.0, 4: 0.13}  # bits besides, for each number: bitsandbytes keeps a byte for 64 of them
+
+
+def wanted_bits() -> Bits:
+    """OPENSORA_T5_BITS (or --t5-bits): 16 are the published numbers. Raises WeightsError for others than 16, 8 and 4,
+    and where the package is missing."""
+    told = os.environ.get("OPENSORA_T5_BITS") or "16"
+    if told not in ("16", "8", "4"):
+        raise WeightsError(f"T5's bits must be 16, 8 or 4, not {told}")
+    bits = cast(Bits, int(told))
+    if bits in _PACKAGES and importlib.util.find_spec(_PACKAGES[bits]) is None:
+        raise WeightsError(f"T5 in {bits} bits needs {_PACKAGES[bits]}: pip install {_PACKAGES[bits]}")
+    return bits
+
+
+def quantized_bytes(encoder: nn.Module, bits: Bits, width: int = 2) -> int:
+    """Of an encoder's weights once its matrices have so few bits, and everything else `width` bytes a number."""
+    of_linears = sum(m.weight.numel() for m in encoder.modules() if isinstance(m, nn.Linear))
+    others = sum(p.numel() for p in encoder.parameters()) - of_linears
+    return round(of_linears * (bits + _SCALES.get(bits, 0.0)) / 8) + others * width
+
+
+class Quantizer:
+    """Called before the encoder is used: the first time it makes the encoder's matrices smaller, on the device, one
+    after another, and moves everything else there. The encoder then stays on the device."""
+
+    def __init__(self, encoder: nn.Module, bits: Bits, device: torch.device, dtype: torch.dtype | None) -> None:
+        """`dtype` is what numbers become that are not quantized (None: they stay as they are)."""
+        self.encoder, self.bits, self.device, self.dtype = encoder, bits, device, dtype
+        self._done = False
+
+    def __call__(self) -> None:
+        if self._done:
+            return
+        with LATE:
+            package = importlib.import_module("torchao.quantization" if self.bits == 8 else "bitsandbytes")
+        others = [module for module in self.encoder.modules() if not isinstance(module, nn.Linear)]
+        moved: dict[int, nn.Parameter] = {}  # shared ones stay shared
+        for module in others:
+            for name, value in module.named_parameters(recurse=False):
+                if (key := value.data_ptr()) not in moved:
+                    moved[key] = nn.Parameter(value.to(self.device, self.dtype), requires_grad=False)
+                setattr(module, name, moved[key])
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear):
+                    made = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
+                    made.weight = nn.Parameter(child.weight.to(self.device, self.dtype), requires_grad=False)
+                    if self.bits == 8:
+                        package.quantize_(made, package.Int8WeightOnlyConfig())
+                    setattr(module, name, made if self.bits == 8 else _Nf4(package, made))
+        self._done = True
+
+
+class _Nf4(nn.Module):
+    """A linear layer in 4 bits. transformers looks at T5's `wo.weight` and turns what goes in into its type; that must
+    not be the type in which the bits are kept."""
+
+    weight = None
+
+    def __init__(self, bitsandbytes: Any, linear: nn.Linear) -> None:
+        super().__init__()
+        made = bitsandbytes.nn.Linear4bit(
+            linear.in_features, linear.out_features, bias=False, compute_dtype=linear.weight.dtype, device="meta",
+            quant_type="nf4",
+        )  # fmt: skip
+        device = linear.weight.device
+        made.weight = bitsandbytes.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)
+        self.linear = made.to(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
