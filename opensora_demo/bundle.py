@@ -28,6 +28,7 @@ from opensora_demo.families.base import Family, PooledEncoder, TokenEncoder, Use
 from opensora_demo.families.dit import DiTFamily
 from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
+from opensora_demo.lora import add_lora, wanted_loras
 from opensora_demo.models.dit import DiT, DiTConfig
 from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
 from opensora_demo.models.stdit import STDiT, STDiTConfig
@@ -181,6 +182,8 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     if clip is not None:
         clip_model = load("clip", lambda: ClipTextEncoder(clip, *found["clip_tokenizer"]), clip_name)
     network = load("network", lambda: build_network(spec.network))
+    for lora in wanted_loras(spec):
+        add_lora(network, lora)
     codec = load(
         "codec",
         lambda: build_codec(spec.codec),

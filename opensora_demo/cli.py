@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import DemoError, RequestError, WeightsError
 from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, short
 from opensora_demo.grid import compose_grid
+from opensora_demo.lora import check_loras, lora_names
 from opensora_demo.media import read_reference, write_mp4
 from opensora_demo.pipeline import generate
 from opensora_demo.store import ASSETS, PART_NAMES, download, find_part, why_not
@@ -64,7 +66,8 @@ def _request(args: argparse.Namespace, spec: ModelSpec) -> GenerationRequest:
         None if file is None else read_reference(Path(file), *size_px) for file in (args.reference, args.last_frame)
     )
     raw["seed"] = request.seed
-    return parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
+    request = parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
+    return replace(request, loras=lora_names(spec))
 
 
 def _out_file(path: str) -> Path:
@@ -308,6 +311,12 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
         "--allow-pickle", action="store_true", help="open .pth and .bin files too, for their tensors only"
     )
     parser.add_argument(
+        "--lora",
+        action="append",
+        metavar="FILE[=STRENGTH]",
+        help="a LoRA for Open-Sora 2.0: safetensors, or a folder of peft's; may be given several times",
+    )
+    parser.add_argument(
         "--t5-bits", choices=("16", "8", "4"), help="fewer for less memory: 8 needs torchao, 4 bitsandbytes"
     )
 
@@ -318,7 +327,10 @@ def apply_weight_options(args: argparse.Namespace) -> None:
             os.environ[name] = "1"
     if args.t5_bits:
         os.environ["OPENSORA_T5_BITS"] = args.t5_bits
+    if args.lora:
+        os.environ["OPENSORA_LORA"] = os.pathsep.join(args.lora)
     try:
+        check_loras()
         wanted_bits()
     except WeightsError as error:
         raise SystemExit(str(error)) from None

@@ -135,6 +135,7 @@ class GenerationRequest:
     image_guidance: float = 1.0  # how strongly given frames pull; only where the model has such a branch
     motion_score: float | None = None  # words at the end of the prompt; None leaves them out, as a 0 does
     size: Size | None = None  # None where the model has only one
+    loras: tuple[str, ...] = ()  # files added to the model, as they are recorded
 
     @property
     def columns(self) -> tuple[tuple[float, Rule], ...]:
@@ -173,6 +174,7 @@ class GenerationRequest:
             **({"image_guidance": self.image_guidance} if self.image_guidance != 1 else {}),
             **({"motion_score": self.motion_score} if self.motion_score is not None else {}),
             **({"resolution": self.size.resolution, "aspect": self.size.aspect} if self.size is not None else {}),
+            **({"lora": [*self.loras]} if self.loras else {}),
         }
 
 

@@ -9,6 +9,7 @@ import gradio as gr
 
 from opensora_demo.catalog import MODELS, ModelSpec, find_model
 from opensora_demo.errors import RequestError
+from opensora_demo.lora import lora_names
 from opensora_demo.store import why_not
 from opensora_demo.types import RULE_TITLES, Limits, Range, parse_request
 from opensora_demo.ui.present import cell_px
@@ -130,6 +131,8 @@ def checked_settings(found: Mapping[str, Any], *, hidden: bool = False) -> tuple
     raw = {key: value[0] if isinstance(value, list) and value else value for key, value in named.items()}
     if found.get("reference") in (True, "true", "True", "1"):
         ignored.append("the given frame, which is not among the settings")
+    if isinstance(loras := found.get("lora"), list) and loras and tuple(loras) != lora_names(spec):
+        ignored.append("the LoRA, which is not loaded here")
     typed = "prompt" in raw
     while True:
         try:
@@ -217,7 +220,8 @@ def model_note(spec: ModelSpec) -> str:
     sizes = spec.limits.sizes
     first = f"{sizes[0].width_px} x {sizes[0].height_px} px"
     size = first if len(sizes) == 1 else f"{', '.join(spec.limits.resolutions)}; {first} unless asked otherwise"
-    return f"{spec.summary} {size}. Text: {spec.text_mode}.{_cannot(spec)}"
+    added = f" With {', '.join(names)}." if (names := lora_names(spec)) else ""
+    return f"{spec.summary} {size}. Text: {spec.text_mode}.{added}{_cannot(spec)}"
 
 
 def compare_note(spec: ModelSpec) -> str:

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from html import escape
 from pathlib import Path
@@ -27,6 +28,7 @@ from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import Cancelled, DemoError, DeviceError, RequestError, WeightsError
 from opensora_demo.estimate import check_fits, download_bytes, estimate, in_words, remember
 from opensora_demo.grid import compose_grid
+from opensora_demo.lora import lora_names
 from opensora_demo.media import read_reference, read_settings, write_mp4, write_png, write_sprite
 from opensora_demo.pipeline import generate as run_pipeline
 from opensora_demo.store import download, missing_places, why_not
@@ -124,11 +126,11 @@ class Handlers:
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)  # cheap checks before a file is opened
         if isinstance(spec.weights, HubWeights):  # the others fit everywhere
             check_fits(spec, request)
-        if pictures == (None, None):
-            return spec, request
-        first, last = read_pictures(pictures, request.shape)
-        raw = dict(raw) | {"seed": request.seed}
-        return spec, parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
+        if pictures != (None, None):
+            first, last = read_pictures(pictures, request.shape)
+            raw = dict(raw) | {"seed": request.seed}
+            request = parse_request(raw, model_id=spec.id, limits=spec.limits, reference=first, last_frame=last)
+        return spec, replace(request, loras=lora_names(spec))
 
     def parse_form(self, form: Form, **changes: Any) -> tuple[ModelSpec, GenerationRequest]:
         """The request of the page's form with some settings changed. What the chosen model does not have is left out:

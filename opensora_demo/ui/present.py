@@ -59,6 +59,8 @@ def chips(settings: Mapping[str, Any]) -> list[list[str]]:
     for word, key in (*optional, ("motion", "motion_score")):
         if key in settings:
             pairs.append([word, number(settings[key])])
+    if "lora" in settings:
+        pairs.append(["LoRA", ", ".join(settings["lora"])])
     if settings["frames"] == 1:
         return [*pairs, ["length", "1 picture"]]
     length = settings["frames"] / settings["fps"]

@@ -30,7 +30,7 @@ ROWS: list[dict[str, set[str]]] = [
         "store": {"huggingface_hub"},
         "families": {"torch"},
     },
-    {"placement": {"torch", "accelerate"}},
+    {"placement": {"torch", "accelerate"}, "lora": {"torch"}},
     {"bundle": {"torch"}},
     {"pipeline": {"torch", "numpy"}, "estimate": {"torch"}},
     {"explain": {"torch", "numpy", "einops"}},

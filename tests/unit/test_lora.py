@@ -1,0 +1,138 @@
+"""LoRA files on Open-Sora 2.0: applied live, they do what merging them into the weights would."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from benchmarks.synthetic import write_checkpoint
+from opensora_demo.bundle import build_bundle, build_network
+from opensora_demo.catalog import MODELS, ModelSpec
+from opensora_demo.cli import main
+from opensora_demo.errors import WeightsError
+from opensora_demo.lora import LoraFile, add_lora, lora_names, wanted_loras
+from opensora_demo.pipeline import run
+from opensora_demo.types import parse_request
+from opensora_demo.ui.controls import checked_settings, model_note
+from tests.unit.test_store import CPU, clip_of, published, weights  # noqa: F401 - a fixture
+
+LAYERS = ("double_blocks.0.img_attn.q_proj", "double_blocks.0.txt_mlp.0", "single_blocks.0.linear2")
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+def thin(rank: int = 2) -> tuple[Tensor, Tensor]:
+    return torch.randn(rank, 8), torch.randn(12, rank)
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "scale"),
+    [
+        ("base_model.model.first.lora_{AB}.weight", {"r": 2, "lora_alpha": 6}, 3.0),
+        ("base_model.model.first.lora_{AB}.default.weight", {"lora_alpha": 6, "use_rslora": True}, 6 / 2**0.5),
+        ("diffusion_model.first.lora_{AB}.weight", None, 1.0),
+        ("transformer.first.lora_{du}.weight", 4.0, 2.0),
+    ],
+)
+def test_it_equals_merged_weights(tmp_path: Path, names: str, config: Any, scale: float) -> None:
+    torch.manual_seed(0)
+    network, x = Small(), torch.randn(5, 8)
+    (a, b), file = thin(), tmp_path / "style.safetensors"
+    one = names.replace("{AB}", "A").replace("{du}", "down")
+    two = names.replace("{AB}", "B").replace("{du}", "up")
+    tensors = {one: a, two: b}
+    if isinstance(config, dict):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    elif config is not None:
+        tensors["transformer.first.alpha"] = torch.tensor(config)
+    save_file(tensors, file)
+    wanted = network.second(network.first(x) + 0.5 * scale * x @ a.T @ b.T)
+    assert add_lora(network, LoraFile(file, 0.5)) == 1
+    torch.testing.assert_close(network(x), wanted)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    a, b = thin()
+    file = tmp_path / "style.safetensors"
+    with pytest.raises(WeightsError, match=r"there is no LoRA file .*style\.safetensors"):
+        add_lora(Small(), LoraFile(file))
+    for tensors, sentence in (
+        ({"lora_unet_first.lora_down.weight": a}, "not for this model: it names lora_unet_first"),
+        ({"third.lora_A.weight": a, "third.lora_B.weight": b}, "not for this model: it names third"),
+        ({"first.lora_A.weight": a}, "does not fit first"),
+        ({"second.lora_A.weight": a, "second.lora_B.weight": b}, "does not fit second"),
+    ):
+        save_file(tensors, file)
+        network = Small()
+        with pytest.raises(WeightsError, match=sentence):
+            add_lora(network, LoraFile(file))
+
+
+def write_lora(spec: ModelSpec, folder: Path) -> Path:
+    """As peft writes one for 2.0."""
+    network = build_network(spec.network)
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    for name in LAYERS:
+        linear = network.get_submodule(name)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(4, linear.in_features)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(linear.out_features, 4)
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 4}))
+    return folder
+
+
+def test_a_clip_with_a_lora(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    spec = published("debug-2.0")
+    write_checkpoint(spec, weights)
+    plain = clip_of(spec)
+    folder = write_lora(spec, tmp_path / "watercolour")
+    monkeypatch.setenv("OPENSORA_LORA", str(folder))
+    drawn = clip_of(spec)
+    assert np.abs(drawn.astype(int) - plain).mean() > 1
+    monkeypatch.setenv("OPENSORA_PLACEMENT", "streamed")
+    assert np.array_equal(clip_of(spec), drawn)
+    monkeypatch.delenv("OPENSORA_PLACEMENT")
+    monkeypatch.setenv("OPENSORA_LORA", f"{folder}=0")
+    assert np.array_equal(clip_of(spec), plain)
+    bundle = build_bundle(spec, CPU)
+    asked = parse_request({"prompt": "a ball", "steps": 2, "seed": 3}, model_id=spec.id, limits=spec.limits)
+    assert np.array_equal(run(bundle, asked).clips[0].frames, plain)
+
+
+def test_it_is_said_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [str(tmp_path / "ink.safetensors"), f"{tmp_path / 'wash'}=0.5"]
+    monkeypatch.setenv("OPENSORA_LORA", os.pathsep.join(told))
+    spec = MODELS["opensora-2.0"]
+    assert lora_names(spec) == ("ink", "wash x 0.5")
+    assert "With ink, wash x 0.5." in model_note(spec)
+    assert wanted_loras(MODELS["opensora-1.2"]) == ()  # it is for 2.0
+    _, ignored = checked_settings({"model": spec.id, "prompt": "a ball", "lora": ["ink"]})
+    assert ignored == ["the LoRA, which is not loaded here"]
+    _, ignored = checked_settings({"model": spec.id, "prompt": "a ball", "lora": ["ink", "wash x 0.5"]})
+    assert ignored == []
+    monkeypatch.setenv("OPENSORA_LORA", "ink=much")
+    with pytest.raises(WeightsError, match="must be a number, not 'much'"):
+        wanted_loras(spec)
+
+
+def test_the_command_line_refuses_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENSORA_LORA", "")  # restored afterwards
+    with pytest.raises(SystemExit, match="there is no LoRA file"):
+        main(["generate", "a ball", "--out", str(tmp_path / "a.mp4"), "--lora", str(tmp_path / "none.safetensors")])
