@@ -21,6 +21,8 @@ from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
 from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
 from opensora_demo.codecs.image_vae import published_name as image_vae_name
+from opensora_demo.codecs.taehv import Taehv
+from opensora_demo.codecs.taehv import published_name as tiny_name
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.errors import WeightsError
@@ -36,9 +38,9 @@ from opensora_demo.models.stdit2 import STDiT2, STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
 from opensora_demo.placement import Placed, Placement, choose_placement
-from opensora_demo.preview import first_channels
+from opensora_demo.preview import first_channels, latent_to_rgb, tiny_pictures
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
-from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate
+from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate, tiny_decoder
 from opensora_demo.text.cache import EmbeddingCache, cache_folder
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.clip import published_name as clip_name
@@ -46,7 +48,7 @@ from opensora_demo.text.quantized import Quantizer, quantized_bytes, wanted_bits
 from opensora_demo.text.t5 import ALIASES as T5_ALIASES
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.text.t5 import published_name as t5_name
-from opensora_demo.types import Stage
+from opensora_demo.types import Frames, Stage
 from opensora_demo.weights import Rename, load_module, random_module, read_state
 
 Network = DiT | STDiT | STDiT2 | STDiT3 | STDiT3V13 | MMDiT
@@ -64,6 +66,14 @@ class ModelBundle:
     preview_matrix: Tensor
     device: torch.device
     use: Use = unmoved
+    tiny: Taehv | None = None
+
+    def preview(self, latent: Tensor) -> Frames:
+        """A clean latent (c, t, h, w) as pictures (t, h', w', 3): its own size, or larger where there is a small
+        decoder."""
+        if self.tiny is not None:
+            return tiny_pictures(latent, self.tiny)
+        return latent_to_rgb(latent, self.preview_matrix)
 
     @property
     def codec_dtype(self) -> torch.dtype:
@@ -219,7 +229,17 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
         preview_matrix=matrix.to(device),
         device=device,
         use=use,
+        tiny=load_tiny(spec, device),
     )
+
+
+def load_tiny(spec: ModelSpec, device: torch.device) -> Taehv | None:
+    """The small decoder of a model that has one, where its file is there."""
+    if spec.tiny is None or (file := tiny_decoder(spec)) is None:
+        return None
+    tiny = spec.tiny
+    dtype = stored_dtype(device) or torch.float32
+    return load_module(lambda: Taehv(tiny), (file,), file.name, dtype=dtype, device=device, rename=tiny_name)
 
 
 def preview_matrix(spec: ModelSpec, found: Located, channels: int) -> Tensor:

@@ -19,7 +19,7 @@ from opensora_demo.bundle import ModelBundle
 from opensora_demo.errors import Cancelled, DeviceError, NumericsError
 from opensora_demo.families.base import Given
 from opensora_demo.memory import PeakMemory
-from opensora_demo.preview import latent_to_rgb, look_into
+from opensora_demo.preview import look_into
 from opensora_demo.types import (
     Clip,
     Decoding,
@@ -133,7 +133,7 @@ def generate(
                 index=step.index,
                 total=step.total,
                 t=step.t,
-                previews=tuple(latent_to_rgb(x0, bundle.preview_matrix) for x0 in step.x0),
+                previews=tuple(map(bundle.preview, step.x0)),
                 guidance=condition.guidance.effective(step.index),
                 seconds=seconds["denoise"],
                 look=partial(look_into, step, bundle.preview_matrix) if look else None,

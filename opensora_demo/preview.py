@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from opensora_demo.types import Frames, Look
 
 LOSSLESS_PX = 256  # a latent of at most this many positions is shown as it is, one pixel for each
 PICTURE_PX = 2048  # of a larger picture in a look
+TINY_PX = 16384  # of a small decoder's picture: several are sent at every step
 CHANNELS_PX = 8192  # of all channels of one latent frame together
 FULL_CELLS = 1000  # steps times latent frames that may have pictures of full size; a longer run takes smaller ones
 
@@ -24,6 +25,17 @@ def latent_to_rgb(latent: Tensor, matrix: Tensor) -> Frames:
     weight, bias = matrix[:-1].to(latent), matrix[-1].to(latent)
     rgb = torch.einsum("cthw,cr->thwr", latent, weight) + bias  # in [-1, 1]
     return ((rgb.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8).numpy()
+
+
+def tiny_pictures(latent: Tensor, decoder: Callable[[Tensor], Tensor]) -> Frames:
+    """latent (c, t, h, w), a small decoder of (t, c, h, w) -> (t, h', w', 3) uint8 of at most TINY_PX each."""
+    pictures = decoder(latent.movedim(1, 0))
+    height, width = pictures.shape[-2:]
+    scale = min(1.0, math.sqrt(TINY_PX / (height * width)))
+    small = torch.nn.functional.interpolate(
+        pictures.float(), size=(round(height * scale), round(width * scale)), mode="area"
+    )
+    return (small * 255).round().movedim(1, -1).to("cpu", torch.uint8).numpy()
 
 
 _HEAT = np.array([(0, 0, 0), (58, 15, 110), (170, 42, 96), (242, 122, 44), (252, 240, 180)], np.float32)

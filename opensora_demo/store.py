@@ -60,6 +60,17 @@ def fitted_preview(spec: ModelSpec) -> Path:
     return weights_folder() / "previews" / f"{spec.id}.safetensors"
 
 
+def tiny_decoder(spec: ModelSpec) -> Path | None:
+    """The file of a model's small decoder for previews, if it is among the weights: as its repository has it, in it or
+    by itself."""
+    if spec.tiny is None:
+        return None
+    names = [f"{folder}{spec.tiny.file}.safetensors" for folder in ("", "taehv/", "taehv/safetensors/")]
+    if pickles_allowed():
+        names += [f"{folder}{spec.tiny.file}.pth" for folder in ("", "taehv/")]
+    return next((file for name in names if (file := weights_folder() / name).is_file()), None)
+
+
 def pickles_allowed() -> bool:
     """Whether .pth and .bin files may be opened (OPENSORA_ALLOW_PICKLE=1, or --allow-pickle)."""
     return os.environ.get("OPENSORA_ALLOW_PICKLE") == "1"

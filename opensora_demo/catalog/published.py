@@ -13,6 +13,7 @@ from opensora_demo.catalog.spec import HubFiles, HubWeights, ModelSpec
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
+from opensora_demo.codecs.taehv import TaehvConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.models.mmdit import MMDiTConfig
@@ -217,6 +218,7 @@ V13 = ModelSpec(
     sampler=RectifiedFlowConfig(shift="1.3", rescale=0.7),
     image_fps=_IMAGE_FPS,
     max_batch=2,
+    tiny=TaehvConfig(file="taeos1_3", group=5),
     weights=HubWeights(
         network=(
             HubFiles("hpcai-tech/OpenSora-STDiT-v4-360p", ("model.safetensors",)),
@@ -250,6 +252,7 @@ V20 = ModelSpec(
     clip=ClipConfig(),
     sampler=RectifiedFlowConfig(shift="2.0"),
     rgb=_HUNYUAN_RGB,
+    tiny=TaehvConfig(file="taehv"),
     max_batch=1,
     weights=HubWeights(
         network=(HubFiles("hpcai-tech/Open-Sora-v2", ("Open_Sora_v2.safetensors",)),),
@@ -283,6 +286,7 @@ V20_DCAE = replace(
     summary="The same on latents of a deep-compression autoencoder (hpcai-tech/Open-Sora-v2-Video-DC-AE).",
     network=MMDiTConfig(in_channels=128, patch=1),
     rgb=None,
+    tiny=None,
     codec=DcAeConfig(),
     weights=HubWeights(
         network=(HubFiles(_V20_DCAE, ("Open_Sora_v2_Video_DC_AE.safetensors",), _V20_DCAE_COMMIT),),

@@ -8,6 +8,7 @@ from typing import Literal
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.codecs.image_vae import ImageVaeConfig
+from opensora_demo.codecs.taehv import TaehvConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.models.dit import DiTConfig
@@ -99,7 +100,8 @@ class ModelSpec:
     `text` is the T5, `clip` the CLIP encoder; a version has one or both. `aesthetic_score` is told in the prompt (1.2).
     `image_fps` is the rate told for a clip of one frame (None: the request's). `max_batch` bounds how many (clip,
     branch) pairs go through the network at once; None takes all of them.
-    `rgb` shows latents as colours in [-1, 1]: red, green and blue of each channel, then what is added.
+    `rgb` shows latents as colours in [-1, 1]: red, green and blue of each channel, then what is added; `tiny` names a
+    small decoder that shows them as pictures where its file is there.
     `hidden` entries are shown only when asked for.
     """
 
@@ -117,6 +119,7 @@ class ModelSpec:
     image_fps: float | None = None
     max_batch: int | None = None
     rgb: tuple[tuple[float, float, float], ...] | None = None
+    tiny: TaehvConfig | None = None
     hidden: bool = False
 
     @property

@@ -1,0 +1,79 @@
+"""TAEHV's decoder: latents as small pictures in a fraction of a VAE's time, for looking at a run while it goes on.
+
+Ollin Boer Bohan's tiny autoencoder for Hunyuan Video and its kin. Only the decoder is built, and of the four frames
+that stand behind a latent only the last: what grows in time gives its last part. Parameter names follow the published
+files. Source: github.com/madebyollin/taehv, taehv.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaehvConfig:
+    """`file` is the name without ending, in the weights' folder. Latents are decoded `group` at a time, as the codec
+    does (0: all of them in one)."""
+
+    file: str
+    group: int = 0
+    latent_channels: int = 16
+    widths: tuple[int, int, int, int] = (256, 128, 64, 64)
+
+
+class MemBlock(nn.Module):
+    """Frames (t, c, h, w) -> the same: three convolutions that see a frame and the one before it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+        return F.relu(self.conv(torch.cat([x, before], dim=1)) + x)
+
+
+class TimeGrowth(nn.Module):
+    """Every frame as `factor` frames in the published network; here the last of them."""
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, factor * width, 1, bias=False)
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.conv.weight[-self.width :])
+
+
+class Taehv(nn.Module):
+    """Latents (t, c, h, w) as the diffusion model sees them -> pictures (t, 3, 8 h, 8 w) in [0, 1]."""
+
+    def __init__(self, cfg: TaehvConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        first, *_ = cfg.widths
+        layers: list[nn.Module] = [nn.Identity(), nn.Conv2d(cfg.latent_channels, first, 3, padding=1), nn.ReLU()]
+        for width, after, factor in zip(cfg.widths, cfg.widths[1:], (1, 2, 2), strict=False):
+            layers += [MemBlock(width), MemBlock(width), MemBlock(width), nn.Upsample(scale_factor=2)]
+            layers += [TimeGrowth(width, factor), nn.Conv2d(width, after, 3, padding=1, bias=False)]
+        layers += [nn.ReLU(), nn.Conv2d(cfg.widths[-1], 3, 3, padding=1)]
+        self.decoder = nn.Sequential(*layers)
+
+    @torch.inference_mode()
+    def forward(self, latents: Tensor) -> Tensor:
+        x = torch.tanh(latents.to(next(self.parameters())) / 3) * 3
+        parts = x.split(self.cfg.group or len(x))
+        return torch.cat([self.decoder(part).clamp(0, 1) for part in parts])
+
+
+def published_name(name: str) -> str | None:
+    """A name in published files -> ours; None for the encoder's."""
+    return name if name.startswith("decoder.") else None
