@@ -263,7 +263,7 @@ def command_doctor(args: argparse.Namespace) -> int:
         if cost := found["usual_clip"].get(name):
             need, get = cost["memory_bytes"] / 1e9, cost["download_bytes"] / 1e9
             takes = f"about {duration(cost['seconds'])}, {short(need)} GB" + ", more than there is" * (not cost["fits"])
-            _say(f"{'':14} its usual clip: {takes}; to download {get:.1f} GB")
+            _say(f"{'':14} its usual clip: {takes}" + f"; to download {get:.1f} GB" * (get > 0))
     print(json.dumps(found, ensure_ascii=False))
     broken = [name for name, version in found["packages"].items() if version is None]
     return 1 if broken or found["models"][DEFAULT_MODEL] != "ready" else 0  # published weights may well be elsewhere

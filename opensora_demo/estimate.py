@@ -40,6 +40,7 @@ PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _LAYER = 1 / 30  # of a streamed transformer's weights is held at once, two layers and what is outside of them
 _UNSEEN = 0.5  # of a large matrix product's rate, until a run of the model has been seen
+_PEAK = 4.0  # times that rate no machine is faster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,9 +262,14 @@ _seen: dict[tuple[str, Stage, str], float] = {}
 
 
 def remember(spec: ModelSpec, request: GenerationRequest, device: torch.device, seconds: Mapping[str, float]) -> None:
-    """A run took so many seconds for each stage: the next estimate of this model goes by it."""
+    """A run took so many seconds for each stage: the next estimate of this model goes by it. What went faster than the
+    machine multiplies was not computed (a prompt that was kept), and says nothing."""
+    dtypes = dtypes_of(spec, device)
     for stage, work in count_work(spec, request, device).items():
-        if seconds.get(stage, 0) > 0 and work.flops > 0:
+        if (
+            seconds.get(stage, 0) > 0
+            and 0 < work.flops < _PEAK * product_rate(device.type, dtypes[stage]) * seconds[stage]
+        ):
             _seen[spec.id, stage, device.type] = work.flops / seconds[stage]
 
 
@@ -350,17 +356,16 @@ def short(number: float) -> str:
 def nearest_fit(
     spec: ModelSpec, request: GenerationRequest, device: torch.device | None = None
 ) -> GenerationRequest | None:
-    """The largest clip (by pixels times frames) that fits where the asked one does not, of the same shape if any."""
+    """The largest clip (by pixels times frames) that fits where the asked one does not; of the same aspect if any."""
     aspect = request.size.aspect if request.size is not None else None
     shapes = [
         (VideoShape(frames=frames, height_px=size.height_px, width_px=size.width_px), size)
         for size in spec.limits.sizes
         for frames in spec.limits.frames
-        if aspect in (None, size.aspect)
     ]
     device = device or pick_device()
     work, room, tried = count_work(spec, request, device), machine_of(device).total_bytes, _volume(request.shape)
-    for shape, size in sorted(shapes, key=lambda s: -_volume(s[0])):
+    for shape, size in sorted(shapes, key=lambda s: (s[1].aspect != aspect, -_volume(s[0]))):
         likely = max(part.peak_bytes for part in work.values()) * _volume(shape) / tried  # counting each takes long
         if _volume(shape) >= _volume(request.shape) or likely > 1.1 * room:
             continue

@@ -12,12 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from opensora_demo.catalog import ModelSpec, RandomWeights, WeightFiles
 from opensora_demo.catalog.spec import HubFiles, HubWeights, Part
@@ -167,22 +168,27 @@ def missing_places(spec: ModelSpec) -> list[HubFiles]:
 
 def download(spec: ModelSpec, cancel: Flag | None = None) -> Iterator[Fetching]:
     """Fetch what a model lacks into the local folder. Raises WeightsError with the reason, Cancelled when `cancel` is
-    set; what has come so far stays, and the next call goes on from there. One download at a time."""
-    if not _downloading.acquire(blocking=False):
-        raise WeightsError("another download is going on here")
+    set; what has come so far stays, and the next call goes on from there. One download at a time into one folder,
+    whichever process does it."""
+    if not missing_places(spec):
+        return
+    folder = weights_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".download.lock", timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise WeightsError("another download is going on here") from None
+    except OSError:
+        raise WeightsError(f"nothing can be written into the folder {folder}") from None
     try:
         yield from _download(spec, cancel)
     finally:
-        _downloading.release()
-
-
-_downloading = Lock()
+        lock.release()
 
 
 def _download(spec: ModelSpec, cancel: Flag | None) -> Iterator[Fetching]:
     wanted = [(place, name) for place in missing_places(spec) for name in place.files]
-    if not wanted:
-        return
     if offline():
         raise WeightsError(f"{spec.id} lacks {len(wanted)} of its files, and the hub is not asked (offline)")
     remotes = [_Remote.of(place, name) for place, name in wanted]
@@ -225,12 +231,7 @@ def _sentences(repo: str, name: str) -> Iterator[None]:
 
 def _check_room(bytes_: int) -> None:
     folder = weights_folder()
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        raise WeightsError(f"the folder {folder} cannot be made") from None
+    free = shutil.disk_usage(folder).free
     if bytes_ > free:
         raise WeightsError(
             f"{bytes_ / 1e9:.1f} GB have to come, and {folder} has room for {free / 1e9:.1f} GB; "
@@ -280,10 +281,13 @@ class _Remote:
         )
 
     def here_bytes(self) -> int:
-        """How much of it an unfinished download of the same content left."""
+        """How much of it an earlier download of the same content left."""
         try:
-            same = json.loads(self.story_file.read_text()) == self.story()
-            return min(self.part.stat().st_size, self.size_bytes) if same else 0
+            if json.loads(self.story_file.read_text()) != self.story():
+                return 0
+            if self.target.is_file():  # one of several, of which another is missing
+                return self.size_bytes
+            return min(self.part.stat().st_size, self.size_bytes)
         except (OSError, ValueError):
             return 0
 
@@ -293,6 +297,9 @@ class _Remote:
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         here = self.here_bytes()
+        if here == self.size_bytes and self.target.is_file():
+            yield here
+            return
         with _sentences(self.repo, self.name):
             self.part.parent.mkdir(parents=True, exist_ok=True)
             if not here:

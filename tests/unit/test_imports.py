@@ -27,7 +27,7 @@ ROWS: list[dict[str, set[str]]] = [
     {"catalog": set()},
     {
         "weights": {"torch", "safetensors"},
-        "store": {"huggingface_hub"},
+        "store": {"huggingface_hub", "filelock"},
         "families": {"torch"},
     },
     {"placement": {"torch", "accelerate"}, "lora": {"torch"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,9 @@ def test_seconds_follow_what_was_seen() -> None:
     spec = MODELS["debug-1.1"]
     request = request_of(spec)
     assert estimate(spec, request, CPU).seconds > 0
+    before = estimate(spec, request, CPU).seconds
+    remember(spec, request, CPU, {"text": 1e-9, "denoise": 1e-9, "decode": 1e-9})  # nothing was computed
+    assert estimate(spec, request, CPU).seconds == before
     remember(spec, request, CPU, {"text": 1.0, "denoise": 20.0, "decode": 3.0})
     assert estimate(spec, request, CPU).seconds == pytest.approx(24, rel=1e-6)
     twice = request_of(spec, steps=2 * request.steps)
@@ -246,6 +250,13 @@ def test_what_cannot_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPat
     assert smaller.size is not None
     assert smaller.size.aspect == "2:3"
     assert estimate(spec, smaller, CPU).fits
+    only = replace(spec, limits=replace(spec.limits, sizes=(*spec.limits.sizes[:1], request.size)))
+    assert request.size is not None
+    assert only.limits.sizes[0].aspect != request.size.aspect
+    smallest = replace(only.limits, frames=(34,), sizes=only.limits.sizes)
+    other = nearest_fit(replace(spec, limits=smallest), request, CPU)
+    assert other is not None  # of another aspect, where none of the asked one fits
+    assert other.size == only.limits.sizes[0]
     monkeypatch.setattr(module, "machine_of", lambda _: Machine("the toaster", 1000))
     with pytest.raises(DeviceError, match=r"no clip of debug-1\.2 fits here"):
         check_fits(spec, request, CPU)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -276,6 +278,40 @@ def test_one_download_at_a_time(spec: ModelSpec, hub: Hub) -> None:
         list(store.download(spec))
     going.close()  # type: ignore[attr-defined]
     list(store.download(spec))
+
+
+def test_two_processes_do_not_write_one_file(spec: ModelSpec, weights: Path, hub: Hub) -> None:
+    other = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("mine", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", other, str(weights / ".download.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(WeightsError, match="another download is going on here"):
+            list(store.download(spec))
+        process.kill()  # it takes its lock with it
+    list(store.download(spec))
+    assert store.why_not(spec) == ""
+
+
+def test_of_several_files_only_the_missing_come(spec: ModelSpec, weights: Path, hub: Hub) -> None:
+    assert isinstance(spec.weights, HubWeights)
+    (place,) = spec.weights.network
+    shards = replace(place, files=("a.safetensors", "b.safetensors"))
+    several = replace(spec, weights=replace(spec.weights, network=(shards,)))
+    hub.files |= {f"{place.repo}/{name}": name.encode() * 9 for name in shards.files}
+    list(store.download(several))
+    (weights / place.repo.split("/")[1] / "b.safetensors").unlink()
+    hub.asked.clear()
+    news = list(store.download(several))
+    assert [path for verb, path, _ in hub.asked if verb == "GET"] == [f"{place.repo}/b.safetensors"]
+    assert news[-1].done_bytes == news[-1].total_bytes
 
 
 def test_stopping_keeps_what_has_come(spec: ModelSpec, weights: Path, hub: Hub) -> None:
