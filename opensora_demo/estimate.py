@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop
 from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.catalog.spec import HubWeights
+from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.errors import DeviceError
 from opensora_demo.models.dit import DiT
 from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
@@ -38,7 +39,8 @@ from opensora_demo.types import GenerationRequest, Limits, Stage, VideoShape
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
 PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
-_LAYER = 1 / 30  # of a streamed transformer's weights is held at once, two layers and what is outside of them
+# The share of a streamed network's weights that is held at once: two layers, and what is outside of them.
+_HELD: Mapping[Stage, float] = {"text": 1 / 9, "denoise": 1 / 30}
 _UNSEEN = 0.5  # of a large matrix product's rate, until a run of the model has been seen
 _PEAK = 4.0  # times that rate no machine is faster
 
@@ -309,8 +311,14 @@ def estimate(spec: ModelSpec, request: GenerationRequest, device: torch.device |
         seconds += part.flops / rate
     machine, base = machine_of(device), PROCESS_BYTES if device.type == "cpu" else 0
     needed = {stage: base + part.bytes for stage, part in work.items()}
-    if isinstance(spec.network, MMDiTConfig) and needed["denoise"] > machine.total_bytes:  # its layers come and go
-        needed["denoise"] = base + work["denoise"].peak_bytes + round(_LAYER * work["denoise"].weights_bytes)
+    streamable: tuple[Stage, ...] = ("text", "denoise") if isinstance(spec.network, MMDiTConfig) else ("text",)
+    for stage in streamable:
+        if needed[stage] > machine.total_bytes:  # its layers come and go
+            needed[stage] = base + work[stage].peak_bytes + round(_HELD[stage] * work[stage].weights_bytes)
+    if isinstance(spec.codec, HunyuanConfig) and needed["decode"] > machine.total_bytes:  # it is tiled in time, too
+        tiling = replace(spec.codec.tiling, temporal=True)
+        tiled = replace(spec, codec=replace(spec.codec, tiling=tiling))
+        needed["decode"] = base + _decode(tiled, request.shape, dtypes["decode"]).bytes
     return Estimate(max(needed.values()), machine, seconds)
 
 

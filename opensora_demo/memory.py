@@ -1,4 +1,4 @@
-"""How much memory a run really took."""
+"""How much memory is free, and how much a run really took."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ class PeakMemory:
             if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
                 return 1024 * int(found.group(1))
         return None
+
+
+def free_bytes(device: torch.device) -> int:
+    """What could still be allocated; a great number where the system does not say."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    with suppress(OSError):
+        if device.type == "cpu" and (
+            found := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        ):
+            return 1024 * int(found.group(1))
+    return 1 << 62

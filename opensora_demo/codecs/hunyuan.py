@@ -7,7 +7,7 @@ scale are Open-Sora's. Source: Open-Sora v2.0 opensora/models/hunyuan_vae/autoen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
 from opensora_demo.late import LATE
+from opensora_demo.memory import free_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class HunyuanConfig:
     """Numbers of the VAE; the defaults are the published one.
 
     Open-Sora's settings tile in space only (256 px); tiling in time too (64 frames) takes a fraction of the memory, but
-    cuts the causal past at each tile, so that the numbers differ a little.
+    cuts the causal past at each tile, so that the numbers differ a little. A clip is decoded so where the device has
+    no room for it otherwise.
     DiT's convention: latents leave as latent_scale (z - latent_shift).
     """
 
@@ -113,6 +115,14 @@ class HunyuanVAE(nn.Module):
     def _decode_tile(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
 
+    def _whole_bytes(self, z: Tensor) -> int:
+        """About what decoding takes without tiles in time: nine tensors of the last block in a tile of full size, and
+        the clip twice (as `estimate` counts the published one)."""
+        frames, (h, w), space = z.shape[2] * self.cfg.time_factor, z.shape[-2:], self.cfg.space_factor
+        side = self.cfg.tiling.tile_latent if self.cfg.tiling.spatial else max(h, w)
+        tile = min(h, side) * min(w, side) * self.cfg.block_channels[0]
+        return frames * space**2 * z.element_size() * (9 * tile + 2 * 3 * h * w)
+
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (clamped to [-30, 20]) of the posterior, before the scale."""
         out = torch.cat(list(code_tiles(video, self._encode_tile, self.cfg.tiling, decode=False, causal=True)), dim=2)
@@ -126,9 +136,12 @@ class HunyuanVAE(nn.Module):
         return self.scale_latents(sample_gaussian(*self.moments(video), generator))
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
-        """Decoded tiles in time; the whole clip at once where it is no longer than a tile."""
+        """Decoded tiles in time where the configuration or a lack of memory asks for them; else all frames at once."""
         z = latents / self.cfg.latent_scale + self.cfg.latent_shift
-        parts = code_tiles(z, self._decode_tile, self.cfg.tiling, decode=True, causal=True)
+        tiling = self.cfg.tiling
+        if not tiling.temporal and self._whole_bytes(z) > free_bytes(z.device):
+            tiling = replace(tiling, temporal=True)
+        parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True)
         yield from first_frames(parts, frames)
 
     def decode(self, latents: Tensor, frames: int) -> Tensor:

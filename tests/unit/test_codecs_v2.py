@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opensora_demo.catalog import MODELS
 from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
@@ -19,6 +20,9 @@ from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
 from opensora_demo.codecs.tiling import Tiling, fade, spatial_tiles, temporal_tiles
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
+from opensora_demo.estimate import count_work
+from opensora_demo.types import parse_request
+from opensora_demo.weights import random_module
 
 IMAGE = ImageVaeConfig(block_channels=(8, 16), layers_per_block=1, norm_groups=4)
 V12 = VideoVaeConfig(
@@ -364,3 +368,33 @@ def test_dc_ae_starts_near_unit_variance() -> None:
         latents = codec.encode(clip(8, height=32, width=32))
         assert 0.05 < float(latents.std()) < 20
         assert float(codec.decode(latents, 8).abs().max()) < 50
+
+
+def test_hunyuan_tiles_in_time_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    tiling = Tiling(tile_latent_frames=4, tile_frames=16)
+    codec = random_module(lambda: HunyuanVAE(replace(HUNYUAN, tiling=tiling)), 0)
+    tiled = random_module(lambda: HunyuanVAE(replace(HUNYUAN, tiling=replace(tiling, temporal=True))), 0)
+    z = torch.randn(1, 4, 9, 4, 4)
+    whole = codec.decode(z, 33)
+    assert len(list(codec.decode_chunks(z, 33))) == 1
+    monkeypatch.setattr("opensora_demo.codecs.hunyuan.free_bytes", lambda device: 0)
+    parts = list(codec.decode_chunks(z, 33))
+    assert len(parts) == 3
+    assert torch.equal(torch.cat(parts, 2), tiled.decode(z, 33))
+    assert not torch.equal(torch.cat(parts, 2), whole)
+
+
+def test_what_hunyuan_takes_is_guessed_well() -> None:
+    """The guess that decides about tiles, against the count."""
+    spec = MODELS["opensora-2.0"]
+    with torch.device("meta"):
+        codec = HunyuanVAE(HunyuanConfig())
+    for resolution, frames in (("256px", 33), ("256px", 129), ("768px", 33), ("768px", 129)):
+        raw = {"prompt": "a ball", "seed": 0, "resolution": resolution, "frames": frames}
+        request = parse_request(raw, model_id=spec.id, limits=spec.limits)
+        counted = count_work(spec, request, torch.device("cuda"))["decode"].peak_bytes
+        s = request.shape
+        size = codec.latent_size(s.frames, s.height_px, s.width_px)
+        guess = codec._whole_bytes(torch.empty(1, 16, *size, device="meta", dtype=torch.bfloat16))
+        assert 0.95 < guess / counted < 1.15, (resolution, frames, guess / counted)

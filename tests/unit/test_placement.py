@@ -236,6 +236,22 @@ def test_a_transformer_larger_than_the_memory_is_streamed(monkeypatch: pytest.Mo
     check_fits(spec, request, CPU)
 
 
+def test_a_clip_too_long_to_decode_whole_is_decoded_in_tiles_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.0's VAE: as Open-Sora runs it memory grows with the clip; in tiles of time it does not."""
+    spec = MODELS["opensora-2.0"]
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(module, "product_rate", lambda kind, dtype: 1e14)
+    whole, tiled = [], []
+    for frames in (97, 129):
+        request = request_of(spec, frames=frames, resolution="768px")
+        whole.append(count_work(spec, request, gpu)["decode"].bytes)
+        monkeypatch.setattr(module, "machine_of", lambda _: Machine("a modest card", 14 * 10**9))
+        tiled.append(estimate(spec, request, gpu).needed_bytes)
+    assert whole[1] > 1.25 * whole[0] > 18e9
+    assert tiled[1] < 14e9
+    assert tiled[1] < 1.1 * tiled[0]
+
+
 def test_what_cannot_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = MODELS["debug-1.2"]
     request = request_of(spec, resolution="64px", aspect="2:3", frames=34)
