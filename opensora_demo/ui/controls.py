@@ -11,7 +11,7 @@ from opensora_demo.catalog import MODELS, ModelSpec, find_model
 from opensora_demo.errors import RequestError
 from opensora_demo.lora import lora_names
 from opensora_demo.store import why_not
-from opensora_demo.types import RULE_TITLES, Limits, Range, parse_request
+from opensora_demo.types import RULE_TITLES, Limits, Range, Size, parse_request
 from opensora_demo.ui.present import cell_px
 from opensora_demo.ui.words import knows_words
 
@@ -173,12 +173,14 @@ def rule_choices(limits: Limits) -> list[tuple[str, str]]:
     return [(RULE_TITLES[rule], rule) for rule in limits.rules]
 
 
-def stage_props(name: str, spec: ModelSpec) -> dict[str, Any]:
-    """What a stage knows of the chosen model: whose examples to show, the shape of what will come, if it can run.
+def stage_props(name: str, spec: ModelSpec, size: Size | None = None) -> dict[str, Any]:
+    """What a stage knows of the chosen model: whose examples to show, the shape of what will come (of the model's
+    default where no size is given), if it can run.
 
     Gradio replaces all properties of a drawn component at once, so the fixed ones go along.
     """
-    about = {"model": spec.id, "cell": cell_px(*spec.limits.size_px), "runs": not why_not(spec)}
+    size = size or spec.limits.sizes[0]
+    about = {"model": spec.id, "cell": cell_px(size.height_px, size.width_px), "runs": not why_not(spec)}
     return {"name": name, "about": about}
 
 

@@ -53,6 +53,7 @@ from opensora_demo.ui.controls import (
     limit_updates,
     pick_updates,
     preset_updates,
+    stage_props,
 )
 from opensora_demo.ui.files import OutputFolder
 from opensora_demo.ui.jobs import Job, Jobs, Value
@@ -465,6 +466,14 @@ class Handlers:
         file = self.files.new_file("frame", "given", 0).with_suffix(".png")
         write_png(file, np.concatenate(frames, axis=1), {})
         return gr.update(value=str(file), visible=True)
+
+    def page_size(self, model: Any, resolution: Any, aspect: Any) -> tuple[Any, Any]:
+        """The empty stages take the shape of the clip that is asked for."""
+        with sentences():
+            spec = find_model(model)
+            asked = {"prompt": "a ball"} | offered({"resolution": resolution, "aspect": aspect}, spec.limits)
+            size = parse_request(asked, model_id=spec.id, limits=spec.limits).size
+        return gr.update(**stage_props("stage", spec, size)), gr.update(**stage_props("grid", spec, size))
 
     def page_compose(self, event: gr.EventData) -> str:
         """The sentence of the chips that are pressed."""

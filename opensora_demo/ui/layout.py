@@ -363,6 +363,8 @@ def build_page(handlers: Handlers, *, debug_models: bool = False) -> gr.Blocks:
         fetched.success(handlers.page_fetchable, model, fetch, **quick)
         given = [reference.change, last_frame.change, model.change, resolution.change, aspect.change]
         gr.on(given, handlers.page_crop, [reference, last_frame, model, resolution, aspect], seen, **told)
+        shaped, of_size = [resolution.change, aspect.change], [model, resolution, aspect]
+        gr.on(shaped, handlers.page_size, of_size, [stage, grid], trigger_mode="always_last", **quick)
         loop.click(None, reference, last_frame, js="(first) => first", **quick)
         prompt.change(None, prompt, compare_prompt, js=SAME_JS, **quick)
         compare_prompt.change(None, compare_prompt, prompt, js=SAME_JS, **quick)

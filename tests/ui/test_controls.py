@@ -163,3 +163,16 @@ def test_chips_name_what_makes_a_clip() -> None:
     assert "image guidance" not in line  # it pulls nothing
     assert "fps" not in line
     assert line["length"] == "1 picture"
+
+
+def test_the_empty_stage_takes_the_shape_that_is_asked_for(handlers: Handlers) -> None:
+    tall, grid = handlers.page_size("opensora-1.2", "480p", "9:16")
+    width, height = tall["about"]["cell"]
+    assert width / height == pytest.approx(480 / 848, abs=0.02)
+    assert tall["about"]["cell"] == grid["about"]["cell"]
+    assert (tall["about"]["model"], tall["name"], grid["name"]) == ("opensora-1.2", "stage", "grid")
+    same, _ = handlers.page_size("opensora-1.2", None, None)
+    assert same["about"]["cell"] == limit_updates("opensora-1.2")["stage"]["about"]["cell"]
+    between, _ = handlers.page_size("opensora-1.2", "768px", "9:16")  # the resolution of the model before
+    width, height = between["about"]["cell"]
+    assert width / height == pytest.approx(240 / 424, abs=0.02)
