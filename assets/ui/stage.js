@@ -384,7 +384,10 @@ function render() {
   document.body.toggleAttribute("data-os-busy", all.size > 0);
   const idling = !view || view.phase === "idle", cell = about().cell;
   const shape = idling ? cell : view.cell;
-  if (shape) frame.style.aspectRatio = shape[0] + " / " + shape[1];
+  if (shape) {
+    frame.style.aspectRatio = shape[0] + " / " + shape[1];
+    frame.style.maxWidth = (75 * shape[0]) / shape[1] + "vh"; // a tall clip leaves room for what stands under it
+  }
   showTitle();
   $(".os-text").textContent = say(!idling ? view.text : about().runs === false ? "Cannot run here" : "Ready");
   $(".os-bar").firstElementChild.style.transform = "scaleX(" + (busy ? state.steps.length / view.total : 0) + ")";

@@ -346,14 +346,17 @@ class Handlers:
         steps = sum(r.steps for r in requests)
         return say(f"{clips} from {noise}, {steps} steps of up to {columns} clips at once.", accepted(request))
 
-    def page_cost(self, request: gr.Request, *values: Any) -> str:
-        """What the run of the form would take, in a sentence; empty while the form says nothing that can run."""
+    def page_cost(self, request: gr.Request, *values: Any) -> Iterator[str]:
+        """What the run of the form would take, in a sentence; empty while the form says nothing that can run. Counting
+        may take seconds for a large model, and the last sentence must not stand that long."""
         form = dict(zip(COST_FORM, values, strict=True))
         try:
             spec = find_model(form.pop("model"))
             asked = parse_request(
                 {"prompt": "a ball"} | offered(form, spec.limits), model_id=spec.id, limits=spec.limits
             )
+            if isinstance(spec.weights, HubWeights):
+                yield say("Counting what this takes.", accepted(request))
             words = in_words(estimate(spec, asked)) + "."
             if missing := download_bytes(spec):
                 words += f" To download: {missing / 1e9:.1f} GB."
@@ -362,8 +365,8 @@ class Handlers:
         except DeviceError as error:
             words = f"**Does not fit here:** {error}."
         except DemoError:
-            return ""
-        return say(words, accepted(request))
+            words = ""
+        yield say(words, accepted(request))
 
     def page_download(self, request: gr.Request, model: Any) -> Iterator[str]:
         """Fetch what the chosen model lacks; how far it is, in a sentence. It stops when the page is left, and goes on

@@ -484,17 +484,23 @@ def test_a_given_frame_is_shown_as_the_model_sees_it(handlers: Handlers, tmp_pat
 
 def test_the_cost_of_a_run_is_told_before_it(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 20 * 10**9))
-    nano = handlers.page_cost(visitor(), "nano", 16, 17, "64px", "1:1", 4)
+
+    def cost(*form: Any) -> str:
+        *before, told = handlers.page_cost(visitor(), *form)
+        assert before == (["Counting what this takes."] if form[0] == "opensora-1.2" else [])
+        return told
+
+    nano = cost("nano", 16, 17, "64px", "1:1", 4)
     assert re.fullmatch(r"About [\d.]+ (s|min) and 0\.\d+ GB of 20 GB here\.", nano)
-    published = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
+    published = cost("opensora-1.2", 30, 17, "144p", "16:9", 7)
     assert re.fullmatch(r"About \d+ (min|h) and 10 GB of 20 GB here\. To download: 15\.9 GB\.", published)
-    assert handlers.page_cost(visitor(), "nano", 16, 51, "480p", "16:9", 4) == nano  # left from another model
-    assert handlers.page_cost(visitor(), "nano", None, 17, "", "", "much") == ""
-    assert handlers.page_cost(visitor(), "nemo", 16, 17, "64px", "1:1", 4) == ""
+    assert cost("nano", 16, 51, "480p", "16:9", 4) == nano  # left from another model
+    assert cost("nano", None, 17, "", "", "much") == ""
+    assert cost("nemo", 16, 17, "64px", "1:1", 4) == ""
     monkeypatch.setattr(estimate, "machine_of", lambda _: estimate.Machine("this machine", 10**9))
     monkeypatch.setattr("opensora_demo.ui.handlers.why_not", lambda spec: "")
-    told = handlers.page_cost(visitor(), "opensora-1.2", 30, 17, "144p", "16:9", 7)
-    assert told.startswith("**Does not fit here:** this needs about 10.3 GB, and this machine has 1; no clip")
+    told = cost("opensora-1.2", 30, 17, "144p", "16:9", 7)
+    assert told.startswith("**Does not fit here:** this needs about 5.89 GB, and this machine has 1; no clip")
 
 
 def test_a_run_that_cannot_fit_is_not_started(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
