@@ -35,9 +35,9 @@ def row(spec: ModelSpec, resolution: str | None, frames: int | None) -> str:
     work, s = count_work(spec, request, GPU), request.shape
     memory = [f"{short(work[stage].bytes / 1e9)} GB" for stage in ("denoise", "decode")]
     flops = sum(part.flops for part in work.values())
-    step = work["denoise"].flops / request.steps / 1e12
+    step = float(f"{work['denoise'].flops / request.steps / 1e12:.3g}")
     cells = [f"`{spec.id}`", f"{s.frames} x {s.width_px} x {s.height_px}", *memory]
-    cells += [f"{step:.3g}", str(request.steps), f"{flops / 1e15:.3g}", duration(flops / RATE)]
+    cells += [f"{step:,g}", str(request.steps), f"{flops / 1e15:.3g}", duration(flops / RATE)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -2,7 +2,7 @@
 
 Ollin Boer Bohan's tiny autoencoder for Hunyuan Video and its kin. Only the decoder is built, and of the four frames
 that stand behind a latent only the last: what grows in time gives its last part. Parameter names follow the published
-files. Source: github.com/madebyollin/taehv, taehv.py.
+files. Source: madebyollin/taehv, taehv.py.
 """
 
 from __future__ import annotations
