@@ -22,7 +22,7 @@ from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_de
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.errors import DemoError, RequestError, WeightsError
-from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, short
+from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, machine_of, short
 from opensora_demo.grid import compose_grid
 from opensora_demo.lora import check_loras, lora_names
 from opensora_demo.media import read_reference, write_mp4
@@ -186,6 +186,7 @@ def command_download(args: argparse.Namespace) -> None:
     print(json.dumps({"model": spec.id, "files": found}))
 
 
+_OPTIONAL = {"torchao": "--t5-bits 8", "bitsandbytes": "--t5-bits 4"}
 _PACKAGES = (
     "torch",
     "gradio",
@@ -208,18 +209,9 @@ _PACKAGES = (
 
 def doctor() -> dict[str, Any]:
     """What is installed, which device there is, which models can run here and why not."""
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     import torch
 
     device = pick_device()
-    memory = None
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     models: dict[str, str] = {}
     costs: dict[str, dict[str, Any]] = {}
     for spec in MODELS.values():
@@ -242,22 +234,33 @@ def doctor() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "packages": versions,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "optional": {name: _version(name) for name in _OPTIONAL},
         "device": str(device),
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
-        "memory_bytes": memory,
+        "memory_bytes": machine_of(device).total_bytes,
         "assets": ASSETS.is_dir(),
         "models": models,
         "usual_clip": costs,
     }
 
 
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def command_doctor(args: argparse.Namespace) -> int:
     found = doctor()
     for name, version in found["packages"].items():
         _say(f"{name:14} {version or 'not installed'}")
-    _say(f"{'device':14} {found['device']}, {found['threads']} threads")
+    for name, version in found["optional"].items():
+        _say(f"{name:14} {version or 'not installed, and needed only for ' + _OPTIONAL[name]}")
+    has = f"{found['gpu'] or found['device']}, {short(found['memory_bytes'] / 1e9)} GB"
+    _say(f"{'device':14} {has}, {found['threads']} threads")
     for name, state in found["models"].items():
         _say(f"{name:14} {state}")
         if cost := found["usual_clip"].get(name):

@@ -127,7 +127,11 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--all"]) == 0
     assert "debug-2.0" in capsys.readouterr().out
     assert main(["doctor"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert found["memory_bytes"] > 1e9
+    assert f"cpu, {found['memory_bytes'] / 1e9:.0f} GB, {found['threads']} threads" in told.err
+    assert set(found["optional"]) == {"torchao", "bitsandbytes"}
     assert found["models"]["nano"] == "ready"
     assert "lacks its transformer" in found["models"]["opensora-1.2"]
     assert found["packages"]["torch"].startswith("2.13.0")
