@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from opensora_demo.late import LATE
+from opensora_demo.memory import give_back
 from opensora_demo.types import Stage
 from opensora_demo.weights import EXACT
 
@@ -38,7 +39,7 @@ class _Part:
 
 class Placed:
     """The parts of one model and a device. `use` puts a stage's part there, and takes others away where they take
-    turns. On a CPU nothing moves: pages of mapped files come and go by themselves."""
+    turns. On a CPU nothing moves: there pages of mapped files are given back when another stage begins."""
 
     def __init__(
         self,
@@ -55,10 +56,15 @@ class Placed:
             stage: _Part(modules, [dict(m.state_dict(keep_vars=False)) for m in modules])
             for stage, modules in parts.items()
         }
+        self._last: Stage | None = None
 
     def use(self, stage: Stage) -> None:
         """Before a stage begins."""
         if self.device.type == "cpu" and self.dtype is None and not self.streamed:
+            if stage != self._last:
+                others = (part.states for name, part in self._parts.items() if name != stage)
+                give_back(value for states in others for state in states for value in state.values())
+            self._last = stage
             return
         if self.placement != "together":
             for other, part in self._parts.items():

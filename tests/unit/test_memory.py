@@ -1,11 +1,19 @@
-"""Cross-attention to prompts of different length stays linear in memory: no mask of video tokens by text tokens."""
+"""Memory that is not taken: no mask of video tokens by text tokens, no pages of weights that have had their turn."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from opensora_demo.memory import give_back
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
+from opensora_demo.placement import Placed
+from opensora_demo.weights import load_module
 
 
 def peak_bytes(run) -> int:  # type: ignore[no-untyped-def]
@@ -33,3 +41,33 @@ def test_prompts_of_different_length_cost_no_dense_mask() -> None:
             peaks.append(peak_bytes(lambda text=text: network(x, torch.full((2,), 500.0), text, **arguments)))
     dense = 2 * heads * frames * (side // 2) ** 2 * long  # bytes of a boolean mask; the scores would take 4 x as much
     assert peaks[1] - peaks[0] < dense / 20, (peaks, dense)
+
+
+def mapped_bytes() -> int:
+    found = re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found.group(1))
+
+
+def test_mapped_weights_are_given_back_after_their_stage(tmp_path: Path) -> None:
+    size = 4 * 4096 * 1024
+    parts: dict[str, nn.Linear] = {}
+    for name in ("text", "denoise"):
+        file = tmp_path / f"{name}.safetensors"
+        save_file({"weight": torch.randn(1024, 4096)}, file)
+        parts[name] = load_module(lambda: nn.Linear(4096, 1024, bias=False), (file,), name, dtype=None)
+    placed = Placed({"text": [parts["text"]], "denoise": [parts["denoise"]]}, torch.device("cpu"))
+    sums: list[float] = []
+    for stage in ("text", "denoise", "text", "denoise"):
+        placed.use(stage)  # type: ignore[arg-type]
+        before = mapped_bytes()
+        sums.append(float(parts[stage].weight.sum()))
+        assert mapped_bytes() - before > 0.9 * size  # it had been given back
+    assert sums[:2] == sums[2:]
+    assert sums[0] != 0
+
+
+def test_memory_that_is_not_of_a_file_is_left_alone() -> None:
+    kept = torch.full((1024, 1024), 3.0)
+    give_back([kept])
+    assert bool((kept == 3).all())
