@@ -50,7 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of clips is removed on the way out
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    apply_weight_options(arguments)
+    try:
+        apply_weight_options(arguments)
+    except DemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     fit_threads()
     bundles = Bundles()
     alone = arguments.host in ("127.0.0.1", "localhost") and not arguments.share

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
@@ -37,7 +37,7 @@ from opensora_demo.models.stdit import STDiT, STDiTConfig
 from opensora_demo.models.stdit2 import STDiT2, STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
-from opensora_demo.placement import Placed, Placement, choose_placement
+from opensora_demo.placement import Placed, plan_placement
 from opensora_demo.preview import first_channels, latent_to_rgb, tiny_pictures
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
 from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate, tiny_decoder
@@ -260,24 +260,25 @@ def place(
     kept: int,
 ) -> Placed:
     """How a published model's parts share the device: chosen by what they weigh there and the memory that is free, of
-    which `kept` bytes are taken; or OPENSORA_PLACEMENT (together, in turn, streamed)."""
+    which `kept` bytes are taken by a T5 in few bits."""
     dtype = stored_dtype(device)
     parts: dict[Stage, Sequence[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
-    # The STDiTs are small, and use weights outside of their layers' calls.
-    can_stream: set[Stage] = {"text", "denoise"} if isinstance(network, MMDiT) else {"text"}
-    placement: Placement = "together"
-    streamed: Collection[Stage] = ()
+    sizes: dict[Stage, int] = {}
+    room = None
     if device.type == "cuda":
         torch.cuda.empty_cache()  # of the model before
         width = 2 if dtype is not None else 4
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
-        placement, streamed = choose_placement(sizes, torch.cuda.mem_get_info(device)[0] - kept)
-    match os.environ.get("OPENSORA_PLACEMENT", ""):
-        case "together" | "in turn" as wanted:
-            placement, streamed = wanted, ()
-        case "streamed":
-            placement, streamed = "in turn", can_stream
-    return Placed(parts, device, placement, dtype, can_stream.intersection(streamed))
+        room = torch.cuda.mem_get_info(device)[0] - kept
+    placement, streamed = plan_placement(sizes, room, streamable(spec, kept > 0))
+    return Placed(parts, device, placement, dtype, streamed)
+
+
+def streamable(spec: ModelSpec, quantized: bool) -> frozenset[Stage]:
+    """Stages whose layers may come and go. The STDiTs are small, and use weights outside of their layers' calls; a T5
+    in few bits stays on the device."""
+    stages: set[Stage] = set() if quantized else {"text"}
+    return frozenset(stages | ({"denoise"} if isinstance(spec.network, MMDiTConfig) else set()))
 
 
 def _identity(found: Located) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads, pick_device
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.catalog.spec import HubWeights
-from opensora_demo.errors import DemoError, RequestError, WeightsError
+from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.estimate import check_fits, download_bytes, duration, estimate, in_words, machine_of, short
 from opensora_demo.grid import compose_grid
 from opensora_demo.lora import check_loras, lora_names
@@ -308,7 +308,8 @@ def command_adherence(args: argparse.Namespace) -> None:
 
 
 def add_weight_options(parser: argparse.ArgumentParser) -> None:
-    """How weights are come by and held; `apply_weight_options` puts it into the environment, where it is looked up."""
+    """How weights are come by and held; `apply_weight_options` puts it into the environment, where it is looked up, and
+    raises WeightsError for what cannot be."""
     parser.add_argument("--offline", action="store_true", help="do not ask the hub for weights")
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open .pth and .bin files too, for their tensors only"
@@ -332,11 +333,8 @@ def apply_weight_options(args: argparse.Namespace) -> None:
         os.environ["OPENSORA_T5_BITS"] = args.t5_bits
     if args.lora:
         os.environ["OPENSORA_LORA"] = os.pathsep.join(args.lora)
-    try:
-        check_loras()
-        wanted_bits()
-    except WeightsError as error:
-        raise SystemExit(str(error)) from None
+    check_loras()
+    wanted_bits()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -398,9 +396,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    apply_weight_options(args)
-    fit_threads()
     try:
+        apply_weight_options(args)
+        fit_threads()
         return args.run(args) or 0
     except DemoError as error:
         _say(f"error: {error}")

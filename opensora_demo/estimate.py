@@ -6,14 +6,11 @@ Seconds are FLOPs over what this device was seen to do: in earlier runs of the s
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,23 +18,25 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
-from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype
+from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype, streamable
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.codecs.hunyuan import HunyuanConfig
 from opensora_demo.errors import DeviceError
+from opensora_demo.memory import total_bytes
 from opensora_demo.models.dit import DiT
-from opensora_demo.models.mmdit import MMDiT, MMDiTConfig
+from opensora_demo.models.mmdit import MMDiT
 from opensora_demo.models.stdit import STDiT
 from opensora_demo.models.stdit2 import STDiT2
+from opensora_demo.placement import plan_placement
 from opensora_demo.store import ASSETS, missing_places
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.quantized import Bits, quantized_bytes, wanted_bits
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.types import GenerationRequest, Limits, Stage, VideoShape
+from opensora_demo.types import GenerationRequest, Limits, Size, Stage, VideoShape
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
-PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves
+PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves; on a GPU about as much for its context
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 # The share of a streamed network's weights that is held at once: two layers, and what is outside of them.
 _HELD: Mapping[Stage, float] = {"text": 1 / 9, "denoise": 1 / 30}
@@ -206,7 +205,7 @@ def _text(spec: ModelSpec, t5_dtype: torch.dtype, bits: Bits) -> Work:
             encoder = _meta(build, dtype)
             ids = torch.zeros(2, config.max_tokens, dtype=torch.long, device="meta")
             with _Counter() as found:
-                encoder.model(input_ids=ids)
+                (encoder.encode_ids if config is spec.clip else encoder.model)(ids)
             few = bits < 16 and config is spec.text
             size = quantized_bytes(encoder, bits, dtype.itemsize) if few else bytes_of(encoder)
             parts.append(Work(weights_bytes=size, peak_bytes=found.peak_bytes, flops=found.flops))
@@ -251,13 +250,9 @@ def count_work(spec: ModelSpec, request: GenerationRequest, device: torch.device
 
 
 def machine_of(device: torch.device) -> Machine:
-    """The device's own memory; for a CPU what this process may use of the host's."""
-    if device.type == "cuda":
-        return Machine(torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory)
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 62
-    with suppress(OSError, ValueError):  # a container's limit; "max" is none
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return Machine("this machine", total)
+    """The device's name and memory."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+    return Machine(name, total_bytes(device))
 
 
 _seen: dict[tuple[str, Stage, str], float] = {}
@@ -309,17 +304,39 @@ def estimate(spec: ModelSpec, request: GenerationRequest, device: torch.device |
     for stage, part in work.items():
         rate = _seen.get((spec.id, stage, device.type)) or _UNSEEN * product_rate(device.type, dtypes[stage])
         seconds += part.flops / rate
-    machine, base = machine_of(device), PROCESS_BYTES if device.type == "cpu" else 0
-    needed = {stage: base + part.bytes for stage, part in work.items()}
-    streamable: tuple[Stage, ...] = ("text", "denoise") if isinstance(spec.network, MMDiTConfig) else ("text",)
-    for stage in streamable:
-        if needed[stage] > machine.total_bytes:  # its layers come and go
-            needed[stage] = base + work[stage].peak_bytes + round(_HELD[stage] * work[stage].weights_bytes)
-    if isinstance(spec.codec, HunyuanConfig) and needed["decode"] > machine.total_bytes:  # it is tiled in time, too
-        tiling = replace(spec.codec.tiling, temporal=True)
-        tiled = replace(spec, codec=replace(spec.codec, tiling=tiling))
-        needed["decode"] = base + _decode(tiled, request.shape, dtypes["decode"]).bytes
+    machine = machine_of(device)
+    needed = _needed(spec, work, device, machine.total_bytes)
+    if isinstance(spec.codec, HunyuanConfig):
+        s, dtype = request.shape, dtypes["decode"]
+        size = spec.codec.latent_size(s.frames, s.height_px, s.width_px)
+        if spec.codec.too_large(size, dtype.itemsize, machine.total_bytes):
+            tiling = replace(spec.codec.tiling, temporal=True)
+            tiled = _decode(replace(spec, codec=replace(spec.codec, tiling=tiling)), s, dtype)
+            needed["decode"] += tiled.peak_bytes - work["decode"].peak_bytes
     return Estimate(max(needed.values()), machine, seconds)
+
+
+def _needed(spec: ModelSpec, work: Mapping[Stage, Work], device: torch.device, there: int) -> dict[Stage, int]:
+    """Bytes of each stage, with what stays in memory from the others."""
+    weights = {stage: part.weights_bytes for stage, part in work.items()}
+    base, can_stream = PROCESS_BYTES, frozenset[Stage]()
+    placement, streamed = "in turn", frozenset[Stage]()
+    if isinstance(spec.weights, HubWeights):
+        few = spec.text is not None and wanted_bits() < 16
+        if few:  # it stays
+            base += weights["text"]
+            weights["text"] = 0
+        can_stream = streamable(spec, few)
+        if device.type == "cuda":
+            placement, streamed = plan_placement(weights, there - base, can_stream)
+    needed: dict[Stage, int] = {}
+    for stage, part in work.items():
+        held = sum(weights.values()) if placement == "together" else weights[stage]
+        whole = base + held + part.peak_bytes
+        if stage in streamed or (device.type == "cpu" and stage in can_stream and whole > there):
+            whole -= round((1 - _HELD[stage]) * weights[stage])  # mapped pages and streamed layers come and go
+        needed[stage] = whole
+    return needed
 
 
 def download_bytes(spec: ModelSpec) -> int:
@@ -337,10 +354,7 @@ def download_bytes(spec: ModelSpec) -> int:
 
 def smallest_shape(limits: Limits) -> VideoShape:
     """The quickest clip to count."""
-    shapes = [
-        VideoShape(frames=min(limits.frames), height_px=size.height_px, width_px=size.width_px) for size in limits.sizes
-    ]
-    return min(shapes, key=_volume)
+    return min((shape for shape, _ in _clips(limits)), key=_volume)
 
 
 def duration(seconds: float) -> str:
@@ -364,24 +378,36 @@ def short(number: float) -> str:
 def nearest_fit(
     spec: ModelSpec, request: GenerationRequest, device: torch.device | None = None
 ) -> GenerationRequest | None:
-    """The largest clip (by pixels times frames) that fits where the asked one does not; of the same aspect if any."""
-    aspect = request.size.aspect if request.size is not None else None
-    shapes = [
-        (VideoShape(frames=frames, height_px=size.height_px, width_px=size.width_px), size)
-        for size in spec.limits.sizes
-        for frames in spec.limits.frames
-    ]
+    """The largest clip (by pixels times frames) of the asked aspect that fits where the asked one does not; the
+    smallest of all where none of that aspect does."""
     device = device or pick_device()
-    work, room, tried = count_work(spec, request, device), machine_of(device).total_bytes, _volume(request.shape)
-    for shape, size in sorted(shapes, key=lambda s: (s[1].aspect != aspect, -_volume(s[0]))):
-        likely = max(part.peak_bytes for part in work.values()) * _volume(shape) / tried  # counting each takes long
-        if _volume(shape) >= _volume(request.shape) or likely > 1.1 * room:
+    limits, size = spec.limits, request.size or spec.limits.sizes[0]
+    room, volume = machine_of(device).total_bytes, _volume(request.shape)
+
+    def smaller(shape: VideoShape, of: Size) -> GenerationRequest:
+        return replace(request, shape=shape, size=of if request.size is not None else None)
+
+    least = smaller(*min(_clips(limits), key=lambda clip: _volume(clip[0])))
+    if not estimate(spec, least, device).fits:  # counting the others would take long
+        return None
+    work, tried = count_work(spec, request, device), volume
+    for shape, of in sorted(_clips(limits), key=lambda clip: -_volume(clip[0])):
+        likely = max(part.peak_bytes for part in work.values()) * _volume(shape) / tried
+        if of.aspect != size.aspect or _volume(shape) >= volume or likely > 1.1 * room:
             continue
-        smaller = replace(request, shape=shape, size=size if request.size is not None else None)
-        if estimate(spec, smaller, device).fits:
-            return smaller
-        work, tried = count_work(spec, smaller, device), _volume(shape)
-    return None
+        if estimate(spec, found := smaller(shape, of), device).fits:
+            return found
+        work, tried = count_work(spec, found, device), _volume(shape)
+    return least if _volume(least.shape) < volume else None
+
+
+def _clips(limits: Limits) -> list[tuple[VideoShape, Size]]:
+    """Every length at every size."""
+    return [
+        (VideoShape(frames=frames, height_px=size.height_px, width_px=size.width_px), size)
+        for size in limits.sizes
+        for frames in limits.frames
+    ]
 
 
 def _volume(shape: VideoShape) -> int:

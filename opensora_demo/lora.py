@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.weights import read_state
 
 _PREFIXES = ("base_model.model.", "module.", "transformer.", "diffusion_model.", "model.")
+_PEFT = "adapter_model.safetensors"
 _SIDES = {
     ".lora_A.weight": "a", ".lora_B.weight": "b", ".lora_A.default.weight": "a", ".lora_B.default.weight": "b",
     ".lora_down.weight": "a", ".lora_up.weight": "b", ".alpha": "alpha",
@@ -76,18 +78,34 @@ def _told() -> tuple[LoraFile, ...]:
 
 
 def _files(lora: LoraFile) -> tuple[Path, Path]:
-    """The tensors, and peft's configuration, which may be missing."""
-    folder = lora.path if lora.path.is_dir() else lora.path.parent
-    file = folder / "adapter_model.safetensors" if lora.path.is_dir() else lora.path
+    """The tensors, and where peft's configuration would be."""
+    file = lora.path / _PEFT if lora.path.is_dir() else lora.path
     if not file.is_file():
         raise WeightsError(f"there is no LoRA file {file}")
-    return file, folder / "adapter_config.json"
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"the LoRA {file.name} is no safetensors file")
+    return file, file.with_name("adapter_config.json")
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """peft's, where it belongs to a file of peft's."""
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text())
+        return {
+            "alpha": None if told.get("lora_alpha") is None else float(told["lora_alpha"]),
+            "alphas": {str(name): float(alpha) for name, alpha in (told.get("alpha_pattern") or {}).items()},
+            "root": bool(told.get("use_rslora")),
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise WeightsError(f"{file} is no configuration of a LoRA") from None
 
 
 def add_lora(network: nn.Module, lora: LoraFile) -> int:
     """Add a file to the linear layers it names; returns how many. Raises WeightsError naming what does not fit."""
     file, config = _files(lora)
-    told: dict[str, Any] = json.loads(config.read_text()) if config.is_file() else {}
+    told = _config(config) if file.name == _PEFT else {}
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     layers, unknown = _by_layer(read_state((file,)), linears)
     if unknown:
@@ -97,10 +115,11 @@ def add_lora(network: nn.Module, lora: LoraFile) -> int:
         linear = linears[name]
         rank = len(parts["a"]) if "a" in parts else 0
         shapes = {side: list(value.shape) for side, value in parts.items() if side != "alpha"}
-        if shapes != {"a": [rank, linear.in_features], "b": [linear.out_features, rank]}:
+        if not rank or shapes != {"a": [rank, linear.in_features], "b": [linear.out_features, rank]}:
             raise WeightsError(f"the LoRA {file.name} does not fit {name}: it has {shapes}")
-        alpha = float(parts.get("alpha", told.get("lora_alpha", rank)))
-        scale = lora.strength * alpha / (math.sqrt(rank) if told.get("use_rslora") else rank)
+        own = [alpha for key, alpha in told.get("alphas", {}).items() if re.match(rf"(.*\.)?({key})$", name)]
+        alpha = float(parts["alpha"]) if "alpha" in parts else (own or [told.get("alpha")])[0]
+        scale = lora.strength * (rank if alpha is None else alpha) / (math.sqrt(rank) if told.get("root") else rank)
         _add(linear, parts["a"], parts["b"], scale)
     return len(layers)
 

@@ -1,8 +1,9 @@
-"""How much memory is free, how much a run really took, and pages of mapped weights that are not needed now."""
+"""How much memory there is, how much a run really took, and pages of mapped weights that are not needed now."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -35,24 +36,25 @@ class PeakMemory:
         return None
 
 
-def free_bytes(device: torch.device) -> int:
-    """What could still be allocated; a great number where the system does not say."""
+def total_bytes(device: torch.device) -> int:
+    """The device's own memory; for a CPU what this process may use of the host's; a great number where the system does
+    not say."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    with suppress(OSError):
-        if device.type == "cpu" and (
-            found := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        ):
-            return 1024 * int(found.group(1))
-    return 1 << 62
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type != "cpu" or not hasattr(os, "sysconf"):
+        return 1 << 62
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # a container's limit; "max" is none
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
+MAPPED: set[str] = set()  # files that weights were mapped from, without links
 _MADV_DONTNEED = 4  # Linux, man 2 madvise
 
 
 def give_back(tensors: Iterable[Tensor]) -> None:
-    """Take the pages of tensors that are mapped from safetensors files out of this process. They stay in the system's
+    """Take the pages of tensors that are mapped from files of weights out of this process. They stay in the system's
     cache of files while there is room, and come back when they are touched. Linux; elsewhere nothing happens."""
     starts = sorted(tensor.data_ptr() for tensor in tensors)
     with suppress(OSError):
@@ -60,5 +62,5 @@ def give_back(tensors: Iterable[Tensor]) -> None:
             span, _, _, _, _, *path = line.split(maxsplit=5)
             first, end = (int(address, 16) for address in span.split("-"))
             # Of other memory the contents would be lost; of a file nobody writes to they are in the file.
-            if path and path[0].endswith(".safetensors") and any(first <= start < end for start in starts):
+            if path and path[0] in MAPPED and any(first <= start < end for start in starts):
                 ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _MADV_DONTNEED)

@@ -125,6 +125,7 @@ def generate(
         while True:
             with _memory_errors():
                 step = next(steps, None)
+                previews = () if step is None else tuple(map(bundle.preview, step.x0))
             if step is None:
                 break
             x = step.x
@@ -133,7 +134,7 @@ def generate(
                 index=step.index,
                 total=step.total,
                 t=step.t,
-                previews=tuple(map(bundle.preview, step.x0)),
+                previews=previews,
                 guidance=condition.guidance.effective(step.index),
                 seconds=seconds["denoise"],
                 look=partial(look_into, step, bundle.preview_matrix) if look else None,

@@ -5,6 +5,7 @@ Weights stay mapped from their files on the CPU; a part that leaves the device g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ from opensora_demo.weights import EXACT
 
 Placement = Literal["together", "in turn"]
 # Shares of the device's memory that weights may take; the rest is for what a run computes.
-_TOGETHER, _IN_TURN = 0.4, 0.75
+_TOGETHER, _IN_TURN = 0.4, 0.65
 
 
 def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> tuple[Placement, frozenset[Stage]]:
@@ -28,6 +29,22 @@ def choose_placement(sizes_bytes: Mapping[Stage, int], room_bytes: int) -> tuple
     if sum(sizes_bytes.values()) <= _TOGETHER * room_bytes:
         return "together", frozenset()
     return "in turn", frozenset(stage for stage, size in sizes_bytes.items() if size > _IN_TURN * room_bytes)
+
+
+def plan_placement(
+    sizes_bytes: Mapping[Stage, int], room_bytes: int | None, can_stream: Collection[Stage]
+) -> tuple[Placement, frozenset[Stage]]:
+    """What OPENSORA_PLACEMENT says (together, in turn, streamed), else what suits the room; None is a CPU, where
+    nothing moves."""
+    match os.environ.get("OPENSORA_PLACEMENT", ""):
+        case "together" | "in turn" as wanted:
+            return wanted, frozenset()
+        case "streamed":
+            return "in turn", frozenset(can_stream)
+    if room_bytes is None:
+        return "together", frozenset()
+    placement, streamed = choose_placement(sizes_bytes, room_bytes)
+    return placement, streamed.intersection(can_stream)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from opensora_demo.errors import WeightsError
+from opensora_demo.memory import MAPPED
 
 SCALE_SUFFIX = ".int8_scale"
 EXACT = "rope.freqs"  # a frequency in bfloat16 is off by whole turns after some hundred positions
@@ -43,6 +44,7 @@ def read_state(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _mapped(file: Path) -> dict[str, Tensor]:
+    MAPPED.add(str(file.resolve()))
     try:
         with safe_open(file, framework="pt") as shard:
             return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - not a mapping

@@ -6,7 +6,7 @@ scale are Open-Sora's. Source: Open-Sora v2.0 opensora/models/hunyuan_vae/autoen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
 from opensora_demo.late import LATE
-from opensora_demo.memory import free_bytes
+from opensora_demo.memory import total_bytes
+
+_DECODING = 0.7  # of a device's memory may be taken by what is computed while decoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +29,8 @@ class HunyuanConfig:
     """Numbers of the VAE; the defaults are the published one.
 
     Open-Sora's settings tile in space only (256 px); tiling in time too (64 frames) takes a fraction of the memory, but
-    cuts the causal past at each tile, so that the numbers differ a little. A clip is decoded so where the device has
-    no room for it otherwise.
+    cuts the causal past at each tile, so that the numbers differ a little. A clip is decoded so on a device that has no
+    room for it otherwise.
     DiT's convention: latents leave as latent_scale (z - latent_shift).
     """
 
@@ -42,6 +44,23 @@ class HunyuanConfig:
     latent_scale: float = 0.476986
     latent_shift: float = 0.0
     tiling: Tiling = field(default_factory=lambda: Tiling(spatial=True))
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        space = self.space_factor
+        return (frames - 1) // self.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
+
+    def whole_bytes(self, size: Sequence[int], itemsize: int) -> int:
+        """About what decoding latents of `size` (t, h, w) takes without tiles in time: nine tensors of the last block
+        in a tile of full size, and the clip twice (as `estimate` counts the published one)."""
+        t, h, w = size
+        side = self.tiling.tile_latent if self.tiling.spatial else max(h, w)
+        tile = min(h, side) * min(w, side) * self.block_channels[0]
+        return t * self.time_factor * self.space_factor**2 * itemsize * (9 * tile + 2 * 3 * h * w)
+
+    def too_large(self, size: Sequence[int], itemsize: int, memory_bytes: int) -> bool:
+        """Whether latents must be decoded in tiles of time on a device of so much memory (the same clip always comes
+        out the same on it, whatever else it holds)."""
+        return self.whole_bytes(size, itemsize) > _DECODING * memory_bytes
 
 
 def _frame_causal_attention(attn: Any, x: Tensor) -> Tensor:
@@ -106,22 +125,13 @@ class HunyuanVAE(nn.Module):
         return self.cfg.latent_channels
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
-        space = self.cfg.space_factor
-        return (frames - 1) // self.cfg.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
+        return self.cfg.latent_size(frames, height_px, width_px)
 
     def _encode_tile(self, video: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(video))
 
     def _decode_tile(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
-
-    def _whole_bytes(self, z: Tensor) -> int:
-        """About what decoding takes without tiles in time: nine tensors of the last block in a tile of full size, and
-        the clip twice (as `estimate` counts the published one)."""
-        frames, (h, w), space = z.shape[2] * self.cfg.time_factor, z.shape[-2:], self.cfg.space_factor
-        side = self.cfg.tiling.tile_latent if self.cfg.tiling.spatial else max(h, w)
-        tile = min(h, side) * min(w, side) * self.cfg.block_channels[0]
-        return frames * space**2 * z.element_size() * (9 * tile + 2 * 3 * h * w)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (clamped to [-30, 20]) of the posterior, before the scale."""
@@ -139,7 +149,7 @@ class HunyuanVAE(nn.Module):
         """Decoded tiles in time where the configuration or a lack of memory asks for them; else all frames at once."""
         z = latents / self.cfg.latent_scale + self.cfg.latent_shift
         tiling = self.cfg.tiling
-        if not tiling.temporal and self._whole_bytes(z) > free_bytes(z.device):
+        if self.cfg.too_large(z.shape[2:], z.element_size(), total_bytes(z.device)):
             tiling = replace(tiling, temporal=True)
         parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True)
         yield from first_frames(parts, frames)

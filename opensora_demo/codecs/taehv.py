@@ -1,8 +1,9 @@
 """TAEHV's decoder: latents as small pictures in a fraction of a VAE's time, for looking at a run while it goes on.
 
-Ollin Boer Bohan's tiny autoencoder for Hunyuan Video and its kin. Only the decoder is built, and of the four frames
-that stand behind a latent only the last: what grows in time gives its last part. Parameter names follow the published
-files. Source: madebyollin/taehv, taehv.py.
+Ollin Boer Bohan's tiny autoencoder for Hunyuan Video and its kin. Only the decoder is built, and without its growth in
+time: of what would become several frames the last is kept, as upstream's cheaper preview does. What follows then sees
+the last frame of the latent before instead of the frame before, and is off by a little. Parameter names follow the
+published files. Source: madebyollin/taehv, taehv.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+AT_ONCE = 2  # latents, so that memory does not grow with the clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +39,11 @@ class MemBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )  # fmt: skip
 
+        self.last: Tensor | None = None  # frame of the part before
+
     def forward(self, x: Tensor) -> Tensor:
-        before = torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+        first = torch.zeros_like(x[:1]) if self.last is None else self.last
+        before, self.last = torch.cat([first, x[:-1]]), x[-1:]
         return F.relu(self.conv(torch.cat([x, before], dim=1)) + x)
 
 
@@ -70,8 +76,17 @@ class Taehv(nn.Module):
     @torch.inference_mode()
     def forward(self, latents: Tensor) -> Tensor:
         x = torch.tanh(latents.to(next(self.parameters())) / 3) * 3
-        parts = x.split(self.cfg.group or len(x))
-        return torch.cat([self.decoder(part).clamp(0, 1) for part in parts])
+        pictures: list[Tensor] = []
+        for group in x.split(self.cfg.group or len(x)):
+            self._forget()
+            pictures += [self.decoder(part).clamp(0, 1) for part in group.split(AT_ONCE)]
+        self._forget()
+        return torch.cat(pictures)
+
+    def _forget(self) -> None:
+        for block in self.decoder:
+            if isinstance(block, MemBlock):
+                block.last = None
 
 
 def published_name(name: str) -> str | None:

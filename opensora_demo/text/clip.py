@@ -74,12 +74,9 @@ class ClipTextEncoder(nn.Module):
                 pad_token_id=ids[cfg.pad],
             )
         )
-        # Not in the checkpoint, so it must be real even where the module is built on the meta device.
-        positions = torch.arange(cfg.max_tokens, device="cpu")[None]
-        self.model.embeddings.register_buffer("position_ids", positions, persistent=False)
+        del self.model.embeddings.position_ids  # a buffer that is in no file: it would stay where it was made
 
     def forward(self, prompts: list[str]) -> PooledText:
-        device = next(self.model.parameters()).device
         token = self.tokenizer.convert_tokens_to_ids
         front = [] if self.cfg.bos is None else [token(self.cfg.bos)]
         unknown, cut, rows = [], [], []
@@ -96,6 +93,11 @@ class ClipTextEncoder(nn.Module):
         table = torch.full((len(rows), self.cfg.max_tokens), int(token(self.cfg.pad)))
         for i, row in enumerate(rows):
             table[i, : len(row)] = torch.tensor(row)
-        hidden = self.model(input_ids=table.to(device)).last_hidden_state
-        ends = torch.tensor([len(row) - 1 for row in rows], device=device)
-        return PooledText(hidden[torch.arange(len(rows), device=device), ends], tuple(unknown), tuple(cut))
+        hidden = self.encode_ids(table.to(next(self.model.parameters()).device))
+        ends = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
+        return PooledText(hidden[torch.arange(len(rows), device=hidden.device), ends], tuple(unknown), tuple(cut))
+
+    def encode_ids(self, ids: Tensor) -> Tensor:
+        """ids (b, n) -> (b, n, width)"""
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        return self.model(input_ids=ids, position_ids=positions).last_hidden_state

@@ -46,28 +46,34 @@ class Quantizer:
     def __init__(self, encoder: nn.Module, bits: Bits, device: torch.device, dtype: torch.dtype | None) -> None:
         """`dtype` is what numbers become that are not quantized (None: they stay as they are)."""
         self.encoder, self.bits, self.device, self.dtype = encoder, bits, device, dtype
-        self._done = False
+        self._left = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+        self._moved = False
 
     def __call__(self) -> None:
-        if self._done:
-            return
-        with LATE:
-            package = importlib.import_module("torchao.quantization" if self.bits == 8 else "bitsandbytes")
-        others = [module for module in self.encoder.modules() if not isinstance(module, nn.Linear)]
-        moved: dict[int, nn.Parameter] = {}  # shared ones stay shared
-        for module in others:
+        """Should memory run out half-way, the next call goes on from there."""
+        if not self._moved:
+            self._move_others()
+        while self._left:
+            with LATE:
+                package = importlib.import_module("torchao.quantization" if self.bits == 8 else "bitsandbytes")
+            linear = self.encoder.get_submodule(self._left[-1])
+            assert isinstance(linear, nn.Linear)
+            made = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+            made.weight = nn.Parameter(linear.weight.to(self.device, self.dtype), requires_grad=False)
+            if self.bits == 8:
+                package.quantize_(made, package.Int8WeightOnlyConfig())
+            self.encoder.set_submodule(self._left[-1], made if self.bits == 8 else _Nf4(package, made))
+            self._left.pop()
+
+    def _move_others(self) -> None:
+        done: dict[int, nn.Parameter] = {}  # shared ones stay shared
+        for module in self.encoder.modules():
             for name, value in module.named_parameters(recurse=False):
-                if (key := value.data_ptr()) not in moved:
-                    moved[key] = nn.Parameter(value.to(self.device, self.dtype), requires_grad=False)
-                setattr(module, name, moved[key])
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.Linear):
-                    made = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
-                    made.weight = nn.Parameter(child.weight.to(self.device, self.dtype), requires_grad=False)
-                    if self.bits == 8:
-                        package.quantize_(made, package.Int8WeightOnlyConfig())
-                    setattr(module, name, made if self.bits == 8 else _Nf4(package, made))
-        self._done = True
+                if not isinstance(module, nn.Linear):
+                    if (key := value.data_ptr()) not in done:
+                        done[key] = nn.Parameter(value.to(self.device, self.dtype), requires_grad=False)
+                    setattr(module, name, done[key])
+        self._moved = True
 
 
 class _Nf4(nn.Module):

@@ -366,6 +366,9 @@ class Handlers:
             words = f"**Does not fit here:** {error}."
         except DemoError:
             words = ""
+        except Exception:  # what a run takes is not worth an error, nor may "counting" stand for ever
+            log.exception("a run could not be counted")
+            words = ""
         yield say(words, accepted(request))
 
     def page_download(self, request: gr.Request, model: Any) -> Iterator[str]:

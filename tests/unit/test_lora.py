@@ -47,12 +47,14 @@ def thin(rank: int = 2) -> tuple[Tensor, Tensor]:
         ("base_model.model.first.lora_{AB}.default.weight", {"lora_alpha": 6, "use_rslora": True}, 6 / 2**0.5),
         ("diffusion_model.first.lora_{AB}.weight", None, 1.0),
         ("transformer.first.lora_{du}.weight", 4.0, 2.0),
+        ("base_model.model.first.lora_{AB}.weight", {"lora_alpha": 4, "alpha_pattern": {"first": 16}}, 8.0),
+        ("base_model.model.first.lora_{AB}.weight", {"lora_alpha": None}, 1.0),
     ],
 )
 def test_it_equals_merged_weights(tmp_path: Path, names: str, config: Any, scale: float) -> None:
     torch.manual_seed(0)
     network, x = Small(), torch.randn(5, 8)
-    (a, b), file = thin(), tmp_path / "style.safetensors"
+    (a, b), file = thin(), tmp_path / ("adapter_model.safetensors" if isinstance(config, dict) else "style.safetensors")
     one = names.replace("{AB}", "A").replace("{du}", "down")
     two = names.replace("{AB}", "B").replace("{du}", "up")
     tensors = {one: a, two: b}
@@ -64,6 +66,21 @@ def test_it_equals_merged_weights(tmp_path: Path, names: str, config: Any, scale
     wanted = network.second(network.first(x) + 0.5 * scale * x @ a.T @ b.T)
     assert add_lora(network, LoraFile(file, 0.5)) == 1
     torch.testing.assert_close(network(x), wanted)
+
+
+def test_a_configuration_that_is_none(tmp_path: Path) -> None:
+    a, b = thin()
+    save_file({"first.lora_A.weight": a, "first.lora_B.weight": b}, tmp_path / "adapter_model.safetensors")
+    config = tmp_path / "adapter_config.json"
+    for text in ("{", "[]", '{"lora_alpha": "much"}', '{"alpha_pattern": 3}'):
+        config.write_text(text)
+        with pytest.raises(WeightsError, match="is no configuration of a LoRA"):
+            add_lora(Small(), LoraFile(tmp_path))
+    save_file({"first.lora_A.weight": a, "first.lora_B.weight": b}, tmp_path / "own.safetensors")
+    assert add_lora(Small(), LoraFile(tmp_path / "own.safetensors")) == 1  # another file's configuration is not its own
+    (tmp_path / "style.pt").write_bytes(b"a pickle")
+    with pytest.raises(WeightsError, match=r"style\.pt is no safetensors file"):
+        add_lora(Small(), LoraFile(tmp_path / "style.pt"))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -132,7 +149,10 @@ def test_it_is_said_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         wanted_loras(spec)
 
 
-def test_the_command_line_refuses_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_refuses_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OPENSORA_LORA", "")  # restored afterwards
-    with pytest.raises(SystemExit, match="there is no LoRA file"):
-        main(["generate", "a ball", "--out", str(tmp_path / "a.mp4"), "--lora", str(tmp_path / "none.safetensors")])
+    command = ["generate", "a ball", "--out", str(tmp_path / "a.mp4"), "--lora", str(tmp_path / "none.safetensors")]
+    assert main(command) == 2
+    assert "error: there is no LoRA file" in capsys.readouterr().err

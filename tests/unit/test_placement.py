@@ -64,6 +64,21 @@ def test_parts_take_turns_and_keep_their_numbers() -> None:
     assert all(part.weight.dtype == torch.bfloat16 for part in parts.values())
 
 
+@pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("debug")])
+@pytest.mark.parametrize("how", ["together", "in turn"])
+def test_everything_of_a_part_comes_onto_the_device(model: str, how: str) -> None:
+    """Another device than the CPU, which holds no numbers, but tensors know where they are."""
+    family, codec = (bundle := build_bundle(MODELS[model], CPU)).family, bundle.codec
+    encoders = [e for e in (getattr(family, "text", None), getattr(family, "pooled", None)) if isinstance(e, nn.Module)]
+    assert encoders
+    parts: dict[Stage, list[Any]] = {"text": encoders, "denoise": [family.network], "decode": [codec]}  # type: ignore[attr-defined]
+    placed = Placed(parts, torch.device("meta"), how, torch.bfloat16)  # type: ignore[arg-type]
+    for stage, modules in parts.items():
+        placed.use(stage)
+        for part in modules:
+            assert all(value.is_meta for value in (*part.parameters(), *part.buffers()))
+
+
 def test_streamed_layers_make_the_same_clip(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     spec = published("debug-2.0")
     write_checkpoint(spec, weights)
@@ -155,6 +170,74 @@ def _bytes_held(module: nn.Module) -> int:
             state = getattr(value, "quant_state", None)  # bitsandbytes'
             held += value.nbytes + (0 if state is None else state.absmax.nbytes)
     return held
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_t5_in_fewer_bits_beside_a_streamed_transformer(
+    weights: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    bits: Bits,
+) -> None:
+    spec = published("debug-2.0")
+    write_checkpoint(spec, weights)
+    monkeypatch.setenv("OPENSORA_T5_BITS", str(bits))
+    wanted = clip_of(spec)
+    monkeypatch.setenv("OPENSORA_PLACEMENT", "streamed")
+    monkeypatch.setenv("OPENSORA_CACHE", str(weights.parent / "another"))
+    assert np.array_equal(clip_of(spec), wanted)
+
+
+def test_memory_that_runs_out_half_way_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return (
+            nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(4))).to(torch.bfloat16).requires_grad_(False)
+        )
+
+    import torchao.quantization as package
+
+    x, whole, broken = torch.randn(3, 64, dtype=torch.bfloat16), network(), network()
+    Quantizer(whole, 8, CPU, None)()
+    quantize, calls = package.quantize_, []
+
+    def fails_once(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError
+        quantize(*args)
+
+    monkeypatch.setattr(package, "quantize_", fails_once)
+    quantizer = Quantizer(broken, 8, CPU, None)
+    with pytest.raises(torch.OutOfMemoryError):
+        quantizer()
+    quantizer()
+    quantizer()
+    assert len(calls) == 5
+    assert torch.equal(broken(x), whole(x))
+
+
+def test_t5_in_fewer_bits_is_counted_in_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays on the device; a whole one leaves."""
+    monkeypatch.setattr(module, "product_rate", lambda kind, dtype: 1e14)
+    spec, gpu = MODELS["opensora-1.3"], torch.device("cuda")
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("a modest card", 16 * 10**9))
+    whole = estimate(spec, request_of(spec), gpu).needed_bytes
+    monkeypatch.setenv("OPENSORA_T5_BITS", "8")
+    assert estimate(spec, request_of(spec), gpu).needed_bytes > whole + 4.8e9
+
+
+def test_the_estimate_follows_the_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "product_rate", lambda kind, dtype: 1e14)
+    spec, gpu = MODELS["opensora-2.0"], torch.device("cuda")
+    request = request_of(spec, frames=129, resolution="768px")
+    needed = {}
+    for room in (16, 24, 33, 40, 141):
+        monkeypatch.setattr(module, "machine_of", lambda _, room=room: Machine("a card", room * 10**9))
+        needed[room] = estimate(spec, request, gpu).needed_bytes / 1e9
+    assert needed[16] == needed[24] < 13  # its layers are streamed
+    assert 20 < needed[33] < 23  # decoded whole
+    assert 34 < needed[40] < 36  # the transformer stays while it denoises
+    assert 54 < needed[141] < 57  # all of it stays
 
 
 def test_fewer_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +356,12 @@ def test_what_cannot_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPat
     other = nearest_fit(replace(spec, limits=smallest), request, CPU)
     assert other is not None  # of another aspect, where none of the asked one fits
     assert other.size == only.limits.sizes[0]
+    counted: list[object] = []
+    monkeypatch.setattr(module, "machine_of", lambda _: Machine("the toaster", 1000))
+    monkeypatch.setattr(module, "estimate", lambda *args: counted.append(args) or estimate(*args))
+    assert nearest_fit(spec, request, CPU) is None
+    assert len(counted) == 1  # if the smallest does not fit, none does
+    monkeypatch.setattr(module, "estimate", estimate)
     monkeypatch.setattr(module, "machine_of", lambda _: Machine("the toaster", 1000))
     with pytest.raises(DeviceError, match=r"no clip of debug-1\.2 fits here"):
         check_fits(spec, request, CPU)
