@@ -222,7 +222,7 @@ def model_note(spec: ModelSpec) -> str:
     sizes = spec.limits.sizes
     first = f"{sizes[0].width_px} x {sizes[0].height_px} px"
     size = first if len(sizes) == 1 else f"{', '.join(spec.limits.resolutions)}; {first} unless asked otherwise"
-    added = f" With {', '.join(names)}." if (names := lora_names(spec)) else ""
+    added = f" LoRA: {', '.join(names)}." if (names := lora_names(spec)) else ""
     return f"{spec.summary} {size}. Text: {spec.text_mode}.{added}{_cannot(spec)}"
 
 

@@ -70,16 +70,29 @@ def _say(text: str) -> str:
     words = chinese()
     if text in words:
         return words[text]
+    if "\n\n" in text:
+        return "\n\n".join(map(_say, text.split("\n\n")))
     numbers = iter(re.findall(NUMBER, text))
     if found := words.get(re.sub(NUMBER, "#", text)):
         return re.sub("#", lambda _: next(numbers), found)
     field, colon, rest = text.partition(": ")  # an error names its field
     if colon and re.fullmatch(r"\w+", field):
         return f"{_say(field)}：{_say(rest)}"
+    return _from_template(text) or in_pieces(text, words)
+
+
+def _from_template(text: str, *, of_several: bool = False) -> str | None:
+    """What stands between a template's fixed words is said by itself: as one sentence of several parts if there is a
+    template for that (`of_several`), else part by part."""
     for pattern, found in templates():
-        if match := pattern.fullmatch(text):
-            return found.format(*("；".join(map(_say, group.split("; "))) for group in match.groups()))
-    return in_pieces(text, words)
+        if (";" in pattern.pattern or not of_several) and (match := pattern.fullmatch(text)):
+            return found.format(*map(_said_inside, match.groups()))
+    return None
+
+
+def _said_inside(text: str) -> str:
+    whole = _from_template(text, of_several=True) if "; " in text else None
+    return whole or "；".join(map(_say, text.split("; ")))
 
 
 @cache

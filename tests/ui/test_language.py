@@ -137,6 +137,11 @@ def test_an_error_is_chinese_and_names_its_field(raw: dict[str, object]) -> None
 def test_anything_between_fixed_words_is_kept_and_said_by_itself() -> None:
     told = "Ignored in this link: steps: must lie between 1 and 100, not 999; model: nemo is not offered here."
     assert say(told, "zh") == "链接中被忽略的内容：步数：须在 1 与 100 之间，而不是 999；模型：这里不提供 nemo。"
+    told = (
+        "**Does not fit here:** this needs about 34.2 GB, and this machine has 25.3; no clip of opensora-2.0 fits here."
+    )
+    assert say(told, "zh") == "**此处放不下：**约需 34.2 GB，而本机有 25.3 GB；opensora-2.0 的任何视频都放不下。"
+    assert say(f"Reads both.\n\n{told}", "zh").endswith(f"\n\n{say(told, 'zh')}")
     assert say("rows: must be at most 4, not 9", "zh") == "行：最多 4 个，而不是 9 个"
     assert say("a (b) {c}: \\1 {}", "zh") == "a (b) {c}: \\1 {}"
     for english, words in chinese().items():

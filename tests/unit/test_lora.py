@@ -138,7 +138,7 @@ def test_it_is_said_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OPENSORA_LORA", os.pathsep.join(told))
     spec = MODELS["opensora-2.0"]
     assert lora_names(spec) == ("ink", "wash x 0.5")
-    assert "With ink, wash x 0.5." in model_note(spec)
+    assert "LoRA: ink, wash x 0.5." in model_note(spec)
     assert wanted_loras(MODELS["opensora-1.2"]) == ()  # it is for 2.0
     _, ignored = checked_settings({"model": spec.id, "prompt": "a ball", "lora": ["ink"]})
     assert ignored == ["the LoRA, which is not loaded here"]
