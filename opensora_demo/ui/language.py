@@ -27,10 +27,16 @@ PIECE = 8  # a text this long also counts inside a longer one
 
 
 @cache
-def chinese() -> dict[str, str]:
+def words_zh() -> dict[str, str]:
     """English -> Chinese; a # stands for a number, {} for anything, which is translated by itself."""
     words: dict[str, str] = json.loads((UI_ASSETS / "words_zh.json").read_text("utf-8"))
-    return words | {text: in_pieces(text, words) for spec in MODELS.values() for text in texts_of(spec)}
+    return words
+
+
+@cache
+def chinese() -> dict[str, str]:
+    """The same, and what the page says of every model."""
+    return words_zh() | {text: _say(text) for spec in MODELS.values() for text in texts_of(spec)}
 
 
 def texts_of(spec: ModelSpec) -> tuple[str, ...]:
@@ -67,7 +73,7 @@ def say(text: str, accepted: str) -> str:
 
 
 def _say(text: str) -> str:
-    words = chinese()
+    words = words_zh()
     if text in words:
         return words[text]
     if "\n\n" in text:
@@ -98,8 +104,8 @@ def _said_inside(text: str) -> str:
 @cache
 def templates() -> list[tuple[re.Pattern[str], str]]:
     """The texts with {} in them, the longest first."""
-    found = sorted((text for text in chinese() if "{}" in text), key=len, reverse=True)
-    return [(re.compile(re.escape(text).replace(r"\{\}", "(.+?)"), re.DOTALL), chinese()[text]) for text in found]
+    found = sorted((text for text in words_zh() if "{}" in text), key=len, reverse=True)
+    return [(re.compile(re.escape(text).replace(r"\{\}", "(.+?)"), re.DOTALL), words_zh()[text]) for text in found]
 
 
 def translate(page: gr.Blocks) -> None:
