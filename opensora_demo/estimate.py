@@ -6,6 +6,7 @@ Seconds are FLOPs over what this device was seen to do: in earlier runs of the s
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -233,14 +234,20 @@ def pairs_of(spec: ModelSpec, request: GenerationRequest) -> int:
     return sum(1 if scale in (0, 1) and most == 2 else most for scale, _ in request.columns)
 
 
+_counting = threading.Lock()
+
+
 def count_work(spec: ModelSpec, request: GenerationRequest, device: torch.device) -> dict[Stage, Work]:
-    """The stages of a run. Counting takes a second or two for a published model, the first time."""
+    """The stages of a run. Counting takes a second or two for a published model, the first time; who asks for the same
+    meanwhile waits for it."""
     dtypes, pairs = dtypes_of(spec, device), pairs_of(spec, request)
     batch = min(pairs, spec.max_batch or pairs)
-    step = _denoise(spec, request.shape, batch, dtypes["denoise"])
-    clip = _decode(spec, request.shape, dtypes["decode"])
+    with _counting:
+        step = _denoise(spec, request.shape, batch, dtypes["denoise"])
+        clip = _decode(spec, request.shape, dtypes["decode"])
+        text = _text(spec, dtypes["text"], wanted_bits() if isinstance(spec.weights, HubWeights) else 16)
     return {
-        "text": _text(spec, dtypes["text"], wanted_bits() if isinstance(spec.weights, HubWeights) else 16),
+        "text": text,
         "denoise": replace(step, flops=step.flops / batch * pairs * request.steps),
         "decode": replace(clip, flops=clip.flops * len(request.columns)),
     }

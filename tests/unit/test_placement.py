@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,19 @@ def test_work_grows_with_what_is_asked() -> None:
     assert large["denoise"].peak_bytes > 2 * base["denoise"].peak_bytes
     assert large["denoise"].weights_bytes == base["denoise"].weights_bytes
     assert pairs_of(spec, request_of(spec, guidance=[1, 4])) == 3
+
+
+def test_what_two_ask_for_at_once_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(MODELS["debug-1.2"], id="counted-once")
+    built: list[object] = []
+    build = module.build_network
+    monkeypatch.setattr(module, "build_network", lambda config: built.append(config) or build(config))
+    threads = [threading.Thread(target=count_work, args=(spec, request_of(spec), CPU)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
 
 
 def test_seconds_follow_what_was_seen() -> None:
