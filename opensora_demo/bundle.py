@@ -44,7 +44,7 @@ from opensora_demo.store import PART_NAMES, Located, fitted_preview, locate, tin
 from opensora_demo.text.cache import EmbeddingCache, cache_folder
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.clip import published_name as clip_name
-from opensora_demo.text.quantized import Quantizer, quantized_bytes, wanted_bits
+from opensora_demo.text.quantized import Bits, Quantizer, quantized_bytes, wanted_bits
 from opensora_demo.text.t5 import ALIASES as T5_ALIASES
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.text.t5 import published_name as t5_name
@@ -170,7 +170,7 @@ def build_bundle(spec: ModelSpec, device: torch.device | None = None) -> ModelBu
     device = device or pick_device()
     found = locate(spec)
     hub = isinstance(spec.weights, HubWeights)
-    bits = wanted_bits() if hub else 16
+    bits = t5_bits(spec)
 
     def load(part: Part, build: Callable[[], M], rename: Rename | None = None, **options: Any) -> M:
         if isinstance(spec.weights, RandomWeights):
@@ -270,14 +270,19 @@ def place(
         width = 2 if dtype is not None else 4
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
         room = torch.cuda.mem_get_info(device)[0] - kept
-    placement, streamed = plan_placement(sizes, room, streamable(spec, kept > 0))
+    placement, streamed = plan_placement(sizes, room, streamable(spec))
     return Placed(parts, device, placement, dtype, streamed)
 
 
-def streamable(spec: ModelSpec, quantized: bool) -> frozenset[Stage]:
+def t5_bits(spec: ModelSpec) -> Bits:
+    """Of an entry's T5: what was asked for, where it is a published one. Raises WeightsError."""
+    return wanted_bits() if isinstance(spec.weights, HubWeights) and spec.text is not None else 16
+
+
+def streamable(spec: ModelSpec) -> frozenset[Stage]:
     """Stages whose layers may come and go. The STDiTs are small, and use weights outside of their layers' calls; a T5
     in few bits stays on the device."""
-    stages: set[Stage] = set() if quantized else {"text"}
+    stages: set[Stage] = {"text"} if t5_bits(spec) == 16 else set()
     return frozenset(stages | ({"denoise"} if isinstance(spec.network, MMDiTConfig) else set()))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
-from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype, streamable
+from opensora_demo.bundle import Network, build_codec, build_network, pick_device, stored_dtype, streamable, t5_bits
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.catalog.spec import HubWeights
 from opensora_demo.codecs.hunyuan import HunyuanConfig
@@ -32,7 +32,7 @@ from opensora_demo.models.stdit2 import STDiT2
 from opensora_demo.placement import plan_placement
 from opensora_demo.store import ASSETS, missing_places
 from opensora_demo.text.clip import ClipTextEncoder
-from opensora_demo.text.quantized import Bits, quantized_bytes, wanted_bits
+from opensora_demo.text.quantized import Bits, quantized_bytes
 from opensora_demo.text.t5 import T5TextEncoder
 from opensora_demo.types import GenerationRequest, Limits, Size, Stage, VideoShape
 
@@ -245,7 +245,7 @@ def count_work(spec: ModelSpec, request: GenerationRequest, device: torch.device
     with _counting:
         step = _denoise(spec, request.shape, batch, dtypes["denoise"])
         clip = _decode(spec, request.shape, dtypes["decode"])
-        text = _text(spec, dtypes["text"], wanted_bits() if isinstance(spec.weights, HubWeights) else 16)
+        text = _text(spec, dtypes["text"], t5_bits(spec))
     return {
         "text": text,
         "denoise": replace(step, flops=step.flops / batch * pairs * request.steps),
@@ -329,11 +329,10 @@ def _needed(spec: ModelSpec, work: Mapping[Stage, Work], device: torch.device, t
     base, can_stream = PROCESS_BYTES, frozenset[Stage]()
     placement, streamed = "in turn", frozenset[Stage]()
     if isinstance(spec.weights, HubWeights):
-        few = spec.text is not None and wanted_bits() < 16
-        if few:  # it stays
+        if t5_bits(spec) < 16:  # it stays
             base += weights["text"]
             weights["text"] = 0
-        can_stream = streamable(spec, few)
+        can_stream = streamable(spec)
         if device.type == "cuda":
             placement, streamed = plan_placement(weights, there - base, can_stream)
     needed: dict[Stage, int] = {}

@@ -103,9 +103,13 @@ class Placed:
         done: dict[tuple[int, torch.Size], Tensor] = {}  # shared tensors stay shared
         for name, value in state.items():
             if (key := (value.data_ptr(), value.shape)) not in done:
-                exact = not value.is_floating_point() or name.endswith(EXACT)
-                done[key] = value.to(self.device, value.dtype if exact else self.dtype or value.dtype)
+                done[key] = value.to(self.device, self._dtype_of(name, value))
         return {name: done[value.data_ptr(), value.shape] for name, value in state.items()}
+
+    def _dtype_of(self, name: str, value: Tensor) -> torch.dtype:
+        """What a tensor becomes on the device."""
+        exact = not value.is_floating_point() or name.endswith(EXACT)
+        return value.dtype if exact else self.dtype or value.dtype
 
     def _take_off(self, part: _Part) -> None:
         for module, state in zip(part.modules, part.states, strict=True):
@@ -120,9 +124,5 @@ class Placed:
         with LATE:
             from accelerate import cpu_offload
 
-        kept = {
-            name: value if name.endswith(EXACT) or self.dtype is None or not value.is_floating_point()
-            else value.to(self.dtype)
-            for name, value in state.items()
-        }  # fmt: skip
+        kept = {name: value.to(self._dtype_of(name, value)) for name, value in state.items()}
         cpu_offload(module, self.device, offload_buffers=True, state_dict=kept)
