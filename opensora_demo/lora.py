@@ -95,10 +95,10 @@ def _config(file: Path) -> dict[str, Any]:
         told = json.loads(file.read_text())
         return {
             "alpha": None if told.get("lora_alpha") is None else float(told["lora_alpha"]),
-            "alphas": {str(name): float(alpha) for name, alpha in (told.get("alpha_pattern") or {}).items()},
+            "alphas": [(re.compile(rf"(.*\.)?({k})$"), float(v)) for k, v in (told.get("alpha_pattern") or {}).items()],
             "root": bool(told.get("use_rslora")),
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, re.error):
         raise WeightsError(f"{file} is no configuration of a LoRA") from None
 
 
@@ -115,10 +115,13 @@ def add_lora(network: nn.Module, lora: LoraFile) -> int:
         linear = linears[name]
         rank = len(parts["a"]) if "a" in parts else 0
         shapes = {side: list(value.shape) for side, value in parts.items() if side != "alpha"}
-        if not rank or shapes != {"a": [rank, linear.in_features], "b": [linear.out_features, rank]}:
+        odd = "alpha" in parts and parts["alpha"].numel() != 1
+        if odd or not rank or shapes != {"a": [rank, linear.in_features], "b": [linear.out_features, rank]}:
             raise WeightsError(f"the LoRA {file.name} does not fit {name}: it has {shapes}")
-        own = [alpha for key, alpha in told.get("alphas", {}).items() if re.match(rf"(.*\.)?({key})$", name)]
-        alpha = float(parts["alpha"]) if "alpha" in parts else (own or [told.get("alpha")])[0]
+        own = (
+            [float(parts["alpha"])] if "alpha" in parts else [a for key, a in told.get("alphas", ()) if key.match(name)]
+        )
+        alpha = own[0] if own else told.get("alpha")
         scale = lora.strength * (rank if alpha is None else alpha) / (math.sqrt(rank) if told.get("root") else rank)
         _add(linear, parts["a"], parts["b"], scale)
     return len(layers)

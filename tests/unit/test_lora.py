@@ -72,7 +72,7 @@ def test_a_configuration_that_is_none(tmp_path: Path) -> None:
     a, b = thin()
     save_file({"first.lora_A.weight": a, "first.lora_B.weight": b}, tmp_path / "adapter_model.safetensors")
     config = tmp_path / "adapter_config.json"
-    for text in ("{", "[]", '{"lora_alpha": "much"}', '{"alpha_pattern": 3}'):
+    for text in ("{", "[]", '{"lora_alpha": "much"}', '{"alpha_pattern": 3}', '{"alpha_pattern": {"(": 3}}'):
         config.write_text(text)
         with pytest.raises(WeightsError, match="is no configuration of a LoRA"):
             add_lora(Small(), LoraFile(tmp_path))
@@ -92,6 +92,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         ({"lora_unet_first.lora_down.weight": a}, "not for this model: it names lora_unet_first"),
         ({"third.lora_A.weight": a, "third.lora_B.weight": b}, "not for this model: it names third"),
         ({"first.lora_A.weight": a}, "does not fit first"),
+        ({"first.lora_A.weight": a, "first.lora_B.weight": b, "first.alpha": a}, "does not fit first"),
         ({"second.lora_A.weight": a, "second.lora_B.weight": b}, "does not fit second"),
     ):
         save_file(tensors, file)
