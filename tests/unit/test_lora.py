@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         ({"lora_unet_first.lora_down.weight": a}, "not for this model: it names lora_unet_first"),
         ({"third.lora_A.weight": a, "third.lora_B.weight": b}, "not for this model: it names third"),
         ({"first.lora_A.weight": a}, "does not fit first"),
-        ({"first.lora_A.weight": a, "first.lora_B.weight": b, "first.alpha": a}, "does not fit first"),
+        ({"first.lora_A.weight": a, "first.lora_B.weight": b, "first.alpha": a.clone()}, "does not fit first"),
         ({"second.lora_A.weight": a, "second.lora_B.weight": b}, "does not fit second"),
     ):
         save_file(tensors, file)
