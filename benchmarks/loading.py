@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import time
 from pathlib import Path
 
 import torch
 
-from opensora_demo.bundle import ModelBundle, build_bundle
 from opensora_demo.catalog import find_model
 from opensora_demo.memory import PeakMemory
-from opensora_demo.store import locate
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle
+from opensora_demo.service.options import WEIGHT_OPTIONS, add_options, read_weight_options
+from opensora_demo.weights.store import locate
 
 CPU = torch.device("cpu")
 _BLOCK = 1 << 24
@@ -47,9 +49,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--times", type=int, default=3)
+    add_options(parser, WEIGHT_OPTIONS)
     args = parser.parse_args()
-    spec = find_model(args.model)
-    files = [f for f in dict.fromkeys(f for found in locate(spec).values() for f in found) if f.suffix != ".json"]
+    spec, options = find_model(args.model), read_weight_options(args, os.environ)
+    found = locate(spec, options)
+    files = [f for f in dict.fromkeys(f for part in found.values() for f in part) if f.suffix != ".json"]
     size = sum(file.stat().st_size for file in files)
     read_once(files)
     build_bundle(find_model("debug-1.2"), CPU)  # imports
@@ -60,7 +64,7 @@ def main() -> None:
         middle = time.perf_counter()
         before = PeakMemory(CPU).read() or 0
         memory = PeakMemory(CPU)
-        bundle = build_bundle(spec, CPU)
+        bundle = build_bundle(spec, CPU, options)
         built = time.perf_counter()
         touch(bundle)
         end = time.perf_counter()

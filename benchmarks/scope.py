@@ -15,10 +15,12 @@ import statistics
 import time
 
 from opensora_demo import pipeline
-from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL, find_model
-from opensora_demo.types import Finished, GenerationRequest, parse_request
-from opensora_demo.ui.scope import ScopeView
+from opensora_demo.request.events import Finished
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle, fit_threads
+from opensora_demo.ui.values.scope import ScopeView
 
 
 def measure(bundle: ModelBundle, request: GenerationRequest, look: bool) -> tuple[float, float, ScopeView]:

@@ -19,10 +19,11 @@ import urllib.request
 
 from gradio_client import Client
 
-from opensora_demo.bundle import ModelBundle, build_bundle, fit_threads
 from opensora_demo.catalog import DEFAULT_MODEL, find_model
 from opensora_demo.pipeline import generate
-from opensora_demo.types import Finished, StepPreview, parse_request
+from opensora_demo.request.events import Finished, StepPreview
+from opensora_demo.request.parse import parse_request
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle, fit_threads
 
 
 def measure(bundle: ModelBundle, steps: int, guidance: float, seed: int) -> dict[str, float]:

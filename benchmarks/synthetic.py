@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from opensora_demo.bundle import build_codec, build_network
 from opensora_demo.catalog import ModelSpec, find_model
-from opensora_demo.catalog.spec import HubFiles, HubWeights
+from opensora_demo.catalog.spec import HubFiles
 from opensora_demo.codecs.image_vae import ImageVaeConfig
-from opensora_demo.store import ASSETS
+from opensora_demo.runtime.bundle import build_codec, build_network
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.t5 import T5TextEncoder
+from opensora_demo.weights.store import ASSETS
 
 SENTENCES = (
     "a red ball bouncing over a meadow", "a sailing boat on a calm lake at dawn", "the quick brown fox jumps",
@@ -126,14 +126,15 @@ def paths(place: HubFiles, folder: Path) -> list[Path]:
 def write_checkpoint(spec: ModelSpec, folder: Path, *, seed: int = 0) -> int:
     """Every file of the first place of every part, under `folder` as a download would put it; what is there stays.
     Returns bytes of all of them."""
-    assert isinstance(spec.weights, HubWeights), f"{spec.id} is not published"
-    places, tokenizer = spec.weights.parts(), ASSETS / "nano" / "tokenizer.json"
+    hub = spec.published
+    assert hub, f"{spec.id} is not published"
+    places, tokenizer = hub.parts(), ASSETS / "nano" / "tokenizer.json"
     text, clip, image_vae = spec.text, spec.clip, isinstance(spec.codec, ImageVaeConfig)
     makers: dict[str, Callable[[], tuple[Shapes, str]]] = {
-        "network": lambda: (shapes_of(lambda: build_network(spec.network)), spec.weights.network_dtype),  # type: ignore[union-attr]
+        "network": lambda: (shapes_of(lambda: build_network(spec.network)), hub.network_dtype),
         "codec": lambda: (
             (published_image_vae if image_vae else dict)(shapes_of(lambda: build_codec(spec.codec))),
-            spec.weights.codec_dtype,  # type: ignore[union-attr]
+            hub.codec_dtype,
         ),
     }
     if text is not None:

@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 
-from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import NANO
 from opensora_demo.grid import compose_grid
 from opensora_demo.pipeline import run
-from opensora_demo.types import Frames, parse_request
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.video import Frames
+from opensora_demo.runtime.bundle import build_bundle
 
 DOCS = Path(__file__).resolve().parent
 CHROMIUM_ARGS = [
@@ -43,8 +44,8 @@ PROMPTS = (
     "a green ring moving left over the sea",
     "a purple diamond flying in circles in the desert",
     "a white square falling down in the sky",
-    "an orange triangle zigzagging on black",
-    "a cyan ball shrinking on a checkerboard",
+    "a yellow star spins above a blue ball at night",
+    "a red heart left of a green square on a checkerboard",
 )
 
 
@@ -141,8 +142,8 @@ def pictures_of_the_page() -> None:
         page.wait_for_function("document.querySelector('#plan').textContent.includes('4 by 2')")
         page.locator("#compare").click()
         page.wait_for_function("document.querySelector('#grid section').dataset.phase === 'done'")
-        page.locator("#grid .oc-box").nth(0).click()
-        page.locator("#grid .oc-box").nth(3).click()
+        page.locator("#grid .os-compare-box").nth(0).click()
+        page.locator("#grid .os-compare-box").nth(3).click()
         save_picture(page, "compare.webp", 1560)
         browser.close()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from opensora_demo.media import MIN_FILE_PX, enlarge
-from opensora_demo.types import Frames
+from opensora_demo.request.video import Frames
 
 MAX_ROWS, MAX_COLUMNS = 4, 6
 MAX_GRID_PX = 1920  # wide; only clips that are large themselves make a wider one
@@ -145,3 +145,14 @@ def compose_grid(
         return grid
 
     return map(picture, range(length)), rate
+
+
+def tiled(clips: Sequence[Frames]) -> Frames:
+    """Clips (t, h, w, 3) of one shape in as square a table as may be, its last places black: (t, H, W, 3)."""
+    across = math.ceil(math.sqrt(len(clips)))
+    t, h, w, c = clips[0].shape
+    table = np.zeros((t, math.ceil(len(clips) / across) * h, across * w, c), np.uint8)
+    for i, clip in enumerate(clips):
+        y, x = i // across * h, i % across * w
+        table[:, y : y + h, x : x + w] = clip
+    return table

@@ -1,36 +1,37 @@
 """The one path from a request to clips: a generator of events.
 
-Cancelling is the consumer closing the generator (between two steps or two decoded chunks) or setting `cancel`.
+Cancelling is the consumer closing the generator (between two steps or two decoded chunks) or setting `cancel`, which is
+looked at before every block of a network (`nn.abort`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event as Flag
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from opensora_demo.bundle import ModelBundle
-from opensora_demo.errors import Cancelled, DeviceError, NumericsError
-from opensora_demo.families.base import Given
-from opensora_demo.memory import PeakMemory
-from opensora_demo.preview import look_into
-from opensora_demo.types import (
-    Clip,
-    Decoding,
-    Encoded,
-    Event,
-    Finished,
-    Frames,
-    GenerationRequest,
-    Started,
-    StepPreview,
-)
+from opensora_demo.errors import Cancelled, NumericsError, OutOfMemory
+from opensora_demo.families.base import Conditioning, ConditioningFrames
+from opensora_demo.frames import to_frames, to_video
+from opensora_demo.memory import PeakMemory, is_out_of_memory, let_go
+from opensora_demo.messages import message
+from opensora_demo.nn.abort import checking
+from opensora_demo.preview import Lazy, decode_step, inspect_step
+from opensora_demo.request.events import Clip, Decoding, Encoded, Event, Finished, Started, StepPreview
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.request.video import Frames
+from opensora_demo.runtime.bundle import ModelBundle
+from opensora_demo.sampling.step import Turn
+from opensora_demo.toy.place import with_place
+from opensora_demo.toy.prompt_words import unknown_spans
 
 
 def noise_of(bundle: ModelBundle, request: GenerationRequest) -> Callable[[], Tensor]:
@@ -42,27 +43,45 @@ def noise_of(bundle: ModelBundle, request: GenerationRequest) -> Callable[[], Te
     return lambda: torch.randn((1, bundle.codec.latent_channels, *size), generator=generator).to(bundle.device)
 
 
-def to_video(frames: Frames) -> Tensor:
-    """(t, h, w, 3) uint8 -> (1, 3, t, h, w) in [-1, 1]."""
-    return torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+def _latent_of(bundle: ModelBundle, frames: Frames | None) -> Tensor | None:
+    return None if frames is None else _encoded(bundle, frames)
 
 
-def _encode(bundle: ModelBundle, picture: Frames | None) -> Tensor | None:
-    """A given frame (1, h, w, 3) as a latent (c, 1, h', w'): the posterior's mean, so that a run stays reproducible."""
-    if picture is None:
-        return None
-    return bundle.codec.encode(to_video(picture).to(bundle.device, bundle.codec_dtype))[0].float()
+def _encoded(bundle: ModelBundle, frames: Frames) -> Tensor:
+    """Given frames (t, h, w, 3) as latents (c, t', h', w'): the posterior's mean, so that a run stays reproducible."""
+    return bundle.codec.encode(to_video(frames[None]).to(bundle.device, bundle.codec_dtype))[0].float()
 
 
-def to_frames(video: Tensor) -> Frames:
-    """(3, t, h, w) in [-1, 1] -> (t, h, w, 3) uint8, rounded as Open-Sora's save_sample does."""
-    return (
-        ((video.float().clamp(-1, 1) + 1) * 127.5 + 0.5)
-        .clamp(0, 255)
-        .permute(1, 2, 3, 0)
-        .to("cpu", torch.uint8)
-        .numpy()
-    )
+def given_latents(bundle: ModelBundle, request: GenerationRequest) -> ConditioningFrames:
+    """What the clip begins and ends with, of the request's pictures or its video."""
+    if request.video is None:
+        return ConditioningFrames(
+            first=_latent_of(bundle, request.reference), last=_latent_of(bundle, request.last_frame)
+        )
+    video, count = request.video, request.video_frames
+    match request.video_use:
+        case "extend":
+            return ConditioningFrames(first=_latent_of(bundle, video[-count:]))
+        case "head":
+            return ConditioningFrames(first=_latent_of(bundle, video[:count]))
+        case "tail":
+            return ConditioningFrames(last=_tail(bundle, request, video))
+        case other:
+            assert_never(other)
+
+
+def _tail(bundle: ModelBundle, request: GenerationRequest, video: Frames) -> Tensor:
+    """The latents (c, n, h', w') that a clip ends with which ends as a video does. Where they do not stand for the same
+    frames at the end of a clip as alone, since a codec gives the first frame a latent of its own, a longer part of the
+    video is encoded if there is one, and the end of its latents taken."""
+    shape, count, codec = request.shape, request.video_frames, bundle.codec
+    alone = codec.frame_spans(count, shape.height_px, shape.width_px)
+    in_clip = codec.frame_spans(shape.frames, shape.height_px, shape.width_px)[-len(alone) :]
+    lengths = [end - first for first, end in alone] == [end - first for first, end in in_clip]
+    part = video[-count:] if lengths or len(video) < shape.frames else video[-shape.frames :]
+    latent = _latent_of(bundle, part)
+    assert latent is not None
+    return latent[:, -len(alone) :]
 
 
 def without_copies(frames: Frames, request: GenerationRequest, copies: int) -> Frames:
@@ -75,91 +94,221 @@ def without_copies(frames: Frames, request: GenerationRequest, copies: int) -> F
     return frames[first : len(frames) - last]
 
 
+def refined(bundle: ModelBundle, request: GenerationRequest, *, follows: bool = False) -> GenerationRequest:
+    """The request with a place drawn by the seed in prompts that name none, where that is asked for and no frame shows
+    one: none is given, and the run `follows` no other scene."""
+    if not bundle.spec.limits.refines or request.refine == "off" or request.given or follows:
+        return request
+
+    def placed(prompt: str) -> str:
+        unknown = unknown_spans(bundle.spec, prompt)
+        return with_place(prompt, request.seed, unknown=unknown, without=request.negative_prompt)
+
+    branch = request.branch
+    if branch is not None and branch.prompt is not None:
+        branch = replace(branch, prompt=placed(branch.prompt))
+    return replace(request, prompt=placed(request.prompt), branch=branch)
+
+
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Nothing may be yielded inside."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise DeviceError("the device ran out of memory; try fewer frames or fewer clips at once") from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        let_go(error)
+        raise OutOfMemory(message("device.out_of_memory")) from None
+
+
+def _shown(bundle: ModelBundle, latents: Tensor) -> list[Frames]:
+    with _memory_errors():
+        return bundle.pictures(latents)
+
+
+@dataclass(slots=True)
+class _Scene:
+    """The three parts of a run of the model, of which a clip of several scenes has as many. Each is a generator of
+    events that answers what the next one needs. `seconds` are those of all scenes so far."""
+
+    bundle: ModelBundle
+    whole: GenerationRequest
+    index: int
+    cancel: Flag | None
+    seconds: dict[str, float]
+    unknown: tuple[str, ...] = ()
+    request: GenerationRequest = field(init=False)  # of this scene alone
+    refined: str | None = None
+
+    def __post_init__(self) -> None:
+        as_typed = self.whole.scene(self.index)
+        self.request = refined(self.bundle, as_typed, follows=self.index > 0)
+        if self.request.prompt != as_typed.prompt:
+            self.refined = self.request.prompt
+
+    def check(self) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled(message("run.was_stopped"))
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Where the device works, and nothing may be yielded: memory that runs out is said, and a cancelled run ends at
+        the next block."""
+        with _memory_errors(), checking(self.check):
+            yield
+
+    def encode(self, size: tuple[int, int, int], before: _End | None) -> Generator[Event, None, Conditioning]:
+        """What the network is told beside the noise, whose latent `size` is (t', h', w'): of the frames `before` it,
+        too, which this scene goes on from."""
+        bundle, request = self.bundle, self.request
+        clock = time.perf_counter()
+        with self.computing():
+            if request.given or before is not None:
+                bundle.prepare("decode")
+            given = given_latents(bundle, request)
+            if before is not None:
+                given = replace(given, first=before.latents(bundle, request.video_frames))
+            condition = self._condition(given, size)
+        unknown, cut_tokens = condition.unknown, condition.cut_tokens
+        if condition.after is not None:
+            unknown = tuple(dict.fromkeys((*unknown, *condition.after.unknown)))
+            cut_tokens = max(cut_tokens, condition.after.cut_tokens)
+        # A family adds words of its own (scores, FPS); nobody typed those.
+        both = (request.trunk, request.changed)
+        typed = " ".join(f"{part.prompt} {part.negative_prompt}" for part in both).lower()
+        self.unknown = tuple(word for word in unknown if word.lower() in typed)
+        self.seconds["text"] += time.perf_counter() - clock
+        yield Encoded(
+            unknown=self.unknown,
+            cut_tokens=cut_tokens,
+            seconds=self.seconds["text"],
+            scene=self.index,
+            scenes=self.whole.scenes,
+            refined=self.refined,
+        )
+        self.check()
+        return condition
+
+    def _condition(self, given: ConditioningFrames, size: tuple[int, int, int]) -> Conditioning:
+        """What holds from the first step on, and from the branch on. A branch that changes nothing is none: what a
+        sampler or a rule remembers goes on."""
+        family, request = self.bundle.family, self.request
+        trunk, branch = request.trunk, request.branch
+        if branch is None or (request.changed == trunk and branch.seed is None):
+            return family.condition(trunk, given, size)
+        after = family.condition(request.changed, given, size)  # first: what the trunk needs is often encoded already
+        noise = None if branch.seed is None else noise_of(self.bundle, replace(request, seed=branch.seed))()
+        return replace(family.condition(trunk, given, size), turn=Turn(branch.step, noise), after=after)
+
+    def denoise(
+        self, x: Tensor, condition: Conditioning, draw: Callable[[], Tensor], look: bool
+    ) -> Generator[Event, None, Tensor]:
+        """From noise x (rows, c, t', h', w') to clean latents of the same shape; to the estimate of them where the run
+        is to stop early."""
+        bundle, stop = self.bundle, self.request.stop_step
+        clock = time.perf_counter()
+        with closing(bundle.family.steps(x, condition, self.request, draw)) as steps:  # type: ignore[type-var]
+            while True:
+                with self.computing():
+                    step = next(steps, None)
+                if step is None:
+                    return x
+                x = step.x
+                self.seconds["denoise"] += time.perf_counter() - clock
+                yield StepPreview(
+                    index=step.index,
+                    total=step.total,
+                    t=step.t,
+                    previews=Lazy(len(step.x0), partial(_shown, bundle, step.x0)),
+                    guidance=condition.at(step.index).guidance.effective(step.index),
+                    seconds=self.seconds["denoise"],
+                    look=partial(inspect_step, step, bundle.preview_matrix) if look else None,
+                    noisy=Lazy(1, partial(_shown, bundle, step.start[:1])) if look else (),
+                    latent=partial(bundle.mapped, step.x0[0]) if look and bundle.tiny else None,
+                    decoded=partial(decode_step, step, bundle.pictures) if look and bundle.tiny else None,
+                    scene=self.index,
+                    scenes=self.whole.scenes,
+                )
+                self.check()
+                if step.index + 1 == stop:
+                    return step.x0
+                clock = time.perf_counter()
+
+    def decode(self, x: Tensor, before: _End | None) -> Generator[Event, None, tuple[Frames, ...]]:
+        """The frames of each row of latents x (rows, c, t', h', w'), behind those of the scenes `before`. Only the last
+        scene makes clips of them."""
+        bundle, request, last = self.bundle, self.request, self.index + 1 == self.whole.scenes
+        made: list[Frames] = []
+        with self.computing():
+            bundle.prepare("decode")
+        for row in range(len(x)):
+            clock = time.perf_counter()
+            chunks: list[Frames] = []
+            with self.computing():
+                for part in bundle.codec.decode_chunks(x[row : row + 1].to(bundle.codec_dtype), request.shape.frames):
+                    if not torch.isfinite(part).all():
+                        raise NumericsError(message("run.clip_not_finite"))
+                    chunks.append(to_frames(part[0]))
+                    self.check()
+            frames = without_copies(np.concatenate(chunks), request, bundle.codec.copies)
+            if before is not None:
+                frames = np.concatenate([before.frames[row], frames[request.video_frames :]])
+            elif request.video is not None and request.extends:
+                frames = np.concatenate([request.video, frames[request.video_frames :]])
+            self.seconds["decode"] += time.perf_counter() - clock
+            made.append(frames)
+            if last:
+                yield Decoding(done=row + 1, total=len(x), clip=Clip(frames=frames, request=self.whole.column(row)))
+                self.check()
+        return tuple(made)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What a scene leaves for the next: the frames of each clip so far, and its own latents (rows, c, t', h', w')."""
+
+    frames: tuple[Frames, ...]
+    x: Tensor
+
+    def latents(self, bundle: ModelBundle, count: int) -> Tensor:
+        """Of the last `count` frames of each clip, (rows, c, n, h', w'), or (c, n, h', w') of a single one."""
+        if bundle.family.carries_latents:
+            height_px, width_px = self.frames[0].shape[1:3]
+            rows = self.x[:, :, -bundle.codec.latent_size(count, height_px, width_px)[0] :]
+        else:
+            rows = torch.stack([_encoded(bundle, frames[-count:]) for frames in self.frames])
+        return rows[0] if len(rows) == 1 else rows
 
 
 @torch.inference_mode()
 def generate(
     bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None, *, look: bool = False
 ) -> Iterator[Event]:
-    """Run a request: Started, Encoded, a StepPreview for each step, Decoding for each clip, Finished.
+    """Run a request: Started; of each scene Encoded and a StepPreview for each step; Decoding for each clip, Finished.
 
-    With `look` each StepPreview can say what the step was made of. Raises Cancelled at the next step or chunk after
-    `cancel` is set, NumericsError when the output is not finite.
+    A scene after the first begins with the end of the one before: with what its last `video_frames` frames are encoded
+    to, or in 1.3 with its last latent frames themselves. Noise is drawn from one generator, scene after scene, as
+    upstream does. With `look` each StepPreview can say what the step was made of. Raises Cancelled at the next block of
+    a network after `cancel` is set, NumericsError when the output is not finite.
     """
-
-    def check() -> None:
-        if cancel is not None and cancel.is_set():
-            raise Cancelled("the run was stopped")
-
     yield Started(request=request)
-    check()
-    memory = PeakMemory(bundle.device)
-    shape, rows = request.shape, len(request.columns)
-    seconds = {"text": 0.0, "denoise": 0.0, "decode": 0.0}
-
-    clock = time.perf_counter()
-    draw = noise_of(bundle, request)
-    noise = draw()
-    with _memory_errors():
-        if request.reference is not None or request.last_frame is not None:
-            bundle.use("decode")
-        given = Given(first=_encode(bundle, request.reference), last=_encode(bundle, request.last_frame))
-        condition = bundle.family.condition(request, given, (noise.shape[2], noise.shape[3], noise.shape[4]))
-    # A family adds words of its own (scores, FPS); nobody typed those.
-    typed = f"{request.prompt} {request.negative_prompt}".lower()
-    unknown = tuple(word for word in condition.unknown if word.lower() in typed)
-    seconds["text"] = time.perf_counter() - clock
-    yield Encoded(unknown=unknown, cut_tokens=condition.cut_tokens, seconds=seconds["text"])
-    check()
-
-    x = noise.expand(rows, -1, -1, -1, -1)
-    clock = time.perf_counter()
-    with closing(bundle.family.steps(x, condition, request, draw)) as steps:  # type: ignore[type-var]
-        while True:
-            with _memory_errors():
-                step = next(steps, None)
-                previews = () if step is None else tuple(map(bundle.preview, step.x0))
-            if step is None:
-                break
-            x = step.x
-            seconds["denoise"] += time.perf_counter() - clock
-            yield StepPreview(
-                index=step.index,
-                total=step.total,
-                t=step.t,
-                previews=previews,
-                guidance=condition.guidance.effective(step.index),
-                seconds=seconds["denoise"],
-                look=partial(look_into, step, bundle.preview_matrix) if look else None,
-            )
-            check()
-            clock = time.perf_counter()
-
-    clips: list[Clip] = []
-    with _memory_errors():
-        bundle.use("decode")
-    for row in range(rows):
-        clock = time.perf_counter()
-        chunks: list[Frames] = []
-        with _memory_errors():
-            for part in bundle.codec.decode_chunks(x[row : row + 1].to(bundle.codec_dtype), shape.frames):
-                if not torch.isfinite(part).all():
-                    raise NumericsError("the decoded clip is not finite; try another guidance scale or more steps")
-                chunks.append(to_frames(part[0]))
-                check()
-        frames = without_copies(np.concatenate(chunks), request, bundle.codec.copies)
-        seconds["decode"] += time.perf_counter() - clock
-        clips.append(Clip(frames=frames, request=request.column(row)))
-        yield Decoding(done=row + 1, total=rows, clip=clips[-1])
-        check()
-    yield Finished(clips=tuple(clips), seconds=seconds, unknown=unknown, peak_bytes=memory.read())
+    memory, seconds = PeakMemory(bundle.device), {"text": 0.0, "denoise": 0.0, "decode": 0.0}
+    draw, unknown = noise_of(bundle, request), dict[str, None]()
+    before: _End | None = None
+    read: str | None = None
+    for index in range(request.scenes):
+        scene = _Scene(bundle, request, index, cancel, seconds)
+        scene.check()
+        noise = draw()
+        condition = yield from scene.encode((noise.shape[2], noise.shape[3], noise.shape[4]), before)
+        unknown |= dict.fromkeys(scene.unknown)
+        read = read or scene.refined
+        x = yield from scene.denoise(noise.expand(len(request.columns), -1, -1, -1, -1), condition, draw, look)
+        before = _End((yield from scene.decode(x, before)), x)
+    assert before is not None
+    clips = tuple(Clip(frames=frames, request=request.column(row)) for row, frames in enumerate(before.frames))
+    yield Finished(clips=clips, seconds=seconds, unknown=tuple(unknown), peak_bytes=memory.read(), refined=read)
 
 
 def run(bundle: ModelBundle, request: GenerationRequest) -> Finished:

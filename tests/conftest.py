@@ -1,15 +1,60 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and which of them a worker gets together."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
+
+# As many workers as cores, or more: one thread each, also for what they start (the page of the browser tests).
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
-from opensora_demo.bundle import ModelBundle, build_bundle
 from opensora_demo.catalog import NANO
+from opensora_demo.memory import keep_for_good
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 
 
 @pytest.fixture(scope="session")
 def nano() -> ModelBundle:
     """The real model in assets."""
     return build_bundle(NANO, torch.device("cpu"))
+
+
+def together(nodeid: str) -> str:
+    """What shares costly fixtures goes to one worker: a file, or one half of what needs the app and a browser."""
+    file = nodeid.partition("::")[0]
+    if not file.startswith("tests/browser/"):
+        return file
+    return "browser, one half" if file.endswith(("test_page.py", "test_models.py")) else "browser, the other half"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers are given what belongs together as a whole, with `-n`. (xdist's own groups are marks that it writes into
+    names; pytest 9.2 does not read them there.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    return Together(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Everything is imported now."""
+    keep_for_good()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest groups come first, so that no worker is left with one of them at the end. Slow tests and those with a
+    browser are not traced for coverage, which would make them slower still."""
+    for item in items:
+        if "slow" in item.keywords or "browser" in item.keywords:
+            item.add_marker("no_cover")
+    slow = {together(item.nodeid) for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: (not together(item.nodeid).startswith("browser"), together(item.nodeid) not in slow))

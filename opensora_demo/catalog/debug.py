@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from opensora_demo.catalog.nano import CLIP, TEXT
+from opensora_demo.catalog.nano import CLIP, SHAPE_LABELS, TEXT
 from opensora_demo.catalog.published import V10, V11, V12, V13, V20, V20_DCAE
 from opensora_demo.catalog.spec import ModelSpec, RandomWeights
 from opensora_demo.codecs.dc_ae import DcAeConfig
@@ -17,31 +17,40 @@ from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
 from opensora_demo.codecs.tiling import Tiling
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
+from opensora_demo.messages import message
 from opensora_demo.models.dit import DiTConfig
 from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.models.stdit import STDiTConfig
 from opensora_demo.models.stdit2 import STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13Config
+from opensora_demo.request.limits import Limits, Range, Size
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.types import Limits, Range, Size
 
 _TEXT = replace(TEXT, width=32, layers=1, heads=2, head_width=16, hidden=64, max_tokens=32)
 _CLIP = replace(CLIP, width=24, layers=1, heads=2, hidden=48, max_tokens=32)
+_TEMPORAL = TemporalVaeConfig(filters=8, res_blocks=1, norm_groups=4)
 _IMAGE = ImageVaeConfig(block_channels=(8, 8, 8, 8), layers_per_block=1, norm_groups=4)
 _SIZES = tuple(
     Size(resolution=name, aspect=aspect, height_px=side * h // 32, width_px=side * w // 32)
     for name, side in (("32px", 32), ("64px", 64))
     for aspect, (h, w) in (("3:2", (32, 48)), ("2:3", (48, 32)))
 )
-_SUMMARY = "Random weights: noise, for debugging."
+_SUMMARY = message("note.summary.debug")
 
 
-def _tiny(spec: ModelSpec, limits: Limits) -> Limits:
-    """The version's own controls and defaults over a tiny picture and few steps."""
+def _tiny(spec: ModelSpec, limits: Limits, video_frames: tuple[int, ...] = ()) -> Limits:
+    """The version's own controls and defaults over a tiny picture and few steps; `video_frames` replaces its own."""
     steps = replace(spec.limits.steps, default=4)
     sizes = _SIZES if len(spec.limits.sizes) > 1 else _SIZES[:1]
-    return replace(spec.limits, steps=steps, frames=limits.frames, default_frames=limits.default_frames, sizes=sizes)
+    return replace(
+        spec.limits,
+        steps=steps,
+        frames=limits.frames,
+        default_frames=limits.default_frames,
+        sizes=sizes,
+        video_frames=video_frames,
+    )
 
 
 def _lengths(*frames: int) -> Limits:
@@ -66,6 +75,14 @@ LATTE = replace(
     title="debug · 1.0 Latte",
     network=DiTConfig(input_size=(8, 4, 6), width=48, depth=2, heads=4, text_channels=24, alternate=True),
     sampler=IddpmConfig(method="dpm-solver++", guided_channels=None),
+)
+CLASSES = replace(
+    DIT,
+    id="debug-1.0-class",
+    title="debug · DiT, class labels",
+    network=DiTConfig(input_size=(8, 4, 6), width=48, depth=2, heads=4, classes=len(SHAPE_LABELS)),
+    clip=None,
+    labels=SHAPE_LABELS,
 )
 STDIT = replace(
     V10,
@@ -98,7 +115,7 @@ STDIT2 = replace(
     codec=_IMAGE,
     text=_TEXT,
     weights=RandomWeights(),
-    limits=_tiny(V11, _lengths(1, 8)),
+    limits=_tiny(V11, _lengths(1, 8), (4,)),
     hidden=True,
 )
 STDIT3 = replace(
@@ -107,11 +124,23 @@ STDIT3 = replace(
     title="debug · 1.2 STDiT3",
     summary=_SUMMARY,
     network=STDiT3Config(width=48, depth=1, heads=4, text_channels=32, max_tokens=32),
-    codec=VideoVaeConfig(image=_IMAGE, temporal=TemporalVaeConfig(filters=8, res_blocks=1, norm_groups=4)),
+    codec=VideoVaeConfig(image=_IMAGE, temporal=_TEMPORAL),
     text=_TEXT,
     weights=RandomWeights(),
-    limits=_tiny(V12, _lengths(1, 17, 34)),
+    limits=_tiny(V12, _lengths(1, 17, 34), (17,)),
     hidden=True,
+)
+STDIT3_FIRST_FRAME = replace(
+    STDIT3,
+    id="debug-1.2-first-frame",
+    title="debug · 1.2 STDiT3, copies of the first frame before it",
+    codec=VideoVaeConfig(image=_IMAGE, temporal=replace(_TEMPORAL, time_padding="first frame")),
+)
+STDIT3_BOTH_SIDES = replace(
+    STDIT3,
+    id="debug-1.2-both-sides",
+    title="debug · 1.2 STDiT3, zeros on both sides in time",
+    codec=VideoVaeConfig(image=_IMAGE, temporal=replace(_TEMPORAL, time_padding="both sides")),
 )
 STDIT3_V13 = replace(
     V13,
@@ -122,7 +151,7 @@ STDIT3_V13 = replace(
     codec=VaeV13Config(channels=32, multipliers=(1, 1, 1, 1), res_blocks=0),
     text=_TEXT,
     weights=RandomWeights(),
-    limits=_tiny(V13, _lengths(1, 17, 33)),
+    limits=_tiny(V13, _lengths(1, 17, 33), (17,)),
     hidden=True,
 )
 MMDIT = replace(
@@ -137,7 +166,7 @@ MMDIT = replace(
     text=replace(_TEXT, attend_padding=True),
     clip=_CLIP,
     weights=RandomWeights(),
-    limits=_tiny(V20, _lengths(1, 9, 17)),
+    limits=_tiny(V20, _lengths(1, 9, 17), (5, 9)),
     hidden=True,
 )
 MMDIT_DCAE = replace(
@@ -168,8 +197,11 @@ MMDIT_DCAE = replace(
     text=replace(_TEXT, attend_padding=True),
     clip=_CLIP,
     weights=RandomWeights(),
-    limits=_tiny(V20_DCAE, _lengths(1, 8, 16)),
+    limits=_tiny(V20_DCAE, _lengths(1, 8, 16), (4, 8)),
     hidden=True,
 )
 
-DEBUG = (DIT, LATTE, STDIT, PIXART, STDIT2, STDIT3, STDIT3_V13, MMDIT, MMDIT_DCAE)
+DEBUG = (
+    DIT, LATTE, CLASSES, STDIT, PIXART, STDIT2, STDIT3,
+    STDIT3_FIRST_FRAME, STDIT3_BOTH_SIDES, STDIT3_V13, MMDIT, MMDIT_DCAE
+)  # fmt: skip

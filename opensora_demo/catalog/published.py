@@ -16,19 +16,20 @@ from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.taehv import TaehvConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
+from opensora_demo.messages import message
 from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.models.stdit import STDiTConfig
 from opensora_demo.models.stdit2 import STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.models.stdit3_v13 import STDiT3V13Config
+from opensora_demo.request.limits import DIFFUSION_RULES, RULES, VIDEO_USES, Limits, Range
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
 from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
-from opensora_demo.types import DIFFUSION_RULES, RULES, Limits, Range
 
 # T5 v1.1 XXL, the encoder alone: 9.5 GB in bfloat16; the others are the same in float32 or float16.
 _T5 = (
-    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("model.safetensors",)),
+    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("model.safetensors",), size_bytes=9_524_000_000),
     HubFiles(
         "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
         ("text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors"),
@@ -49,18 +50,18 @@ _T5 = (
     ),
 )
 _T5_TOKENIZER = (
-    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("spiece.model",)),
+    HubFiles("city96/t5-v1_1-xxl-encoder-bf16", ("spiece.model",), size_bytes=792_000),
     HubFiles("PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers", ("tokenizer/spiece.model",)),
     HubFiles("DeepFloyd/t5-v1_1-xxl", ("spiece.model",)),
     HubFiles("hpcai-tech/Open-Sora-v2", ("google/t5-v1_1-xxl/spiece.model",)),
 )
 _CLIP = (
-    HubFiles("openai/clip-vit-large-patch14", ("model.safetensors",)),
+    HubFiles("openai/clip-vit-large-patch14", ("model.safetensors",), size_bytes=1_711_000_000),  # of pictures too
     HubFiles("hpcai-tech/Open-Sora-v2", ("openai/clip-vit-large-patch14/model.safetensors",)),
     HubFiles("comfyanonymous/flux_text_encoders", ("clip_l.safetensors",)),
 )
 _CLIP_TOKENIZER = (
-    HubFiles("openai/clip-vit-large-patch14", ("tokenizer.json",)),
+    HubFiles("openai/clip-vit-large-patch14", ("tokenizer.json",), size_bytes=2_220_000),
     HubFiles("hpcai-tech/Open-Sora-v2", ("openai/clip-vit-large-patch14/tokenizer.json",)),
 )
 _SD_VAE = (
@@ -68,6 +69,7 @@ _SD_VAE = (
         "stabilityai/sd-vae-ft-ema",
         ("diffusion_pytorch_model.safetensors",),
         "f04b2c4b98319346dad8c65879f680b1997b204a",
+        335_000_000,
     ),
 )
 _TEXT: Any = {"text": _T5, "tokenizer": _T5_TOKENIZER}
@@ -77,7 +79,7 @@ def _v10(name: str, revision: str = "main") -> HubWeights:
     """1.0 as safetensors, or as the pickle of the first release."""
     return HubWeights(
         network=(
-            HubFiles(f"hpcai-tech/OpenSora-STDiT-v1-{name}", ("model.safetensors",), revision),
+            HubFiles(f"hpcai-tech/OpenSora-STDiT-v1-{name}", ("model.safetensors",), revision, 3_042_000_000),
             HubFiles("hpcai-tech/Open-Sora", (f"OpenSora-v1-{name}.pth",), "b7e034189c6ac2d868bc8c672b7cdbd9c6b7ba96"),
         ),
         codec=_SD_VAE,
@@ -110,7 +112,7 @@ _HUNYUAN_RGB = (
 V10 = ModelSpec(
     id="opensora-1.0-256",
     title="Open-Sora 1.0 · STDiT, 16 x 256 px",
-    summary="The first release (hpcai-tech/Open-Sora, OpenSora-v1-HQ-16x256x256): diffusion, 16 frames, text only.",
+    summary=message("note.summary.opensora-1.0-256"),
     network=STDiTConfig(),
     codec=ImageVaeConfig(),
     text=T5Config(max_tokens=120, clean=True),
@@ -134,7 +136,7 @@ V10_512 = replace(
     V10,
     id="opensora-1.0-512",
     title="Open-Sora 1.0 · STDiT, 16 x 512 px",
-    summary="The first release at 512 px (hpcai-tech/Open-Sora, OpenSora-v1-HQ-16x512x512).",
+    summary=message("note.summary.opensora-1.0-512"),
     network=STDiTConfig(input_size=(16, 64, 64), space_scale=1.0),
     weights=_v10("HQ-16x512x512"),
     limits=replace(V10.limits, sizes=square(512)),
@@ -143,7 +145,7 @@ V10_512 = replace(
 V11 = ModelSpec(
     id="opensora-1.1",
     title="Open-Sora 1.1 · STDiT2",
-    summary="Any size and length, and frames that are given (hpcai-tech/OpenSora-STDiT-v2-stage3).",
+    summary=message("note.summary.opensora-1.1"),
     network=STDiT2Config(),
     codec=ImageVaeConfig(),
     text=T5Config(max_tokens=200, clean=True),
@@ -157,6 +159,7 @@ V11 = ModelSpec(
                 "hpcai-tech/OpenSora-STDiT-v2-stage3",
                 ("model.safetensors",),
                 "3074d7cc95aca24ae12b685e07fab7d3e2570667",
+                3_073_000_000,
             ),
         ),
         codec=_SD_VAE,
@@ -171,6 +174,9 @@ V11 = ModelSpec(
         default_frames=16,
         sizes=sizes_1x("240p", multiple=8),
         last_frame=True,
+        video_uses=VIDEO_USES,
+        video_frames=(8, 16, 32),  # half of each length
+        scenes=8,
         edit=True,
     ),
 )
@@ -178,7 +184,7 @@ V11 = ModelSpec(
 V12 = ModelSpec(
     id="opensora-1.2",
     title="Open-Sora 1.2 · STDiT3",
-    summary="Rectified flow and a VAE that also shortens time (hpcai-tech/OpenSora-STDiT-v3, OpenSora-VAE-v1.2).",
+    summary=message("note.summary.opensora-1.2"),
     network=STDiT3Config(),
     codec=VideoVaeConfig(),
     text=T5Config(max_tokens=300, clean=True),
@@ -186,10 +192,13 @@ V12 = ModelSpec(
     image_fps=_IMAGE_FPS,
     max_batch=2,
     weights=HubWeights(
-        network=(HubFiles("hpcai-tech/OpenSora-STDiT-v3", ("model.safetensors",)),),
+        network=(HubFiles("hpcai-tech/OpenSora-STDiT-v3", ("model.safetensors",), size_bytes=4_835_000_000),),
         codec=(
             HubFiles(
-                "hpcai-tech/OpenSora-VAE-v1.2", ("model.safetensors",), "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf"
+                "hpcai-tech/OpenSora-VAE-v1.2",
+                ("model.safetensors",),
+                "33d153e9b5a9f771a8a84f98bd3f46458a8ed0bf",
+                1_573_000_000,
             ),
         ),
         **_TEXT,
@@ -203,6 +212,9 @@ V12 = ModelSpec(
         default_frames=51,
         sizes=sizes_1x("240p", multiple=8),
         last_frame=True,
+        video_uses=VIDEO_USES,
+        video_frames=(17, 34, 51),  # whole chunks of its codec, as many latent frames as upstream's loops keep, or more
+        scenes=8,
         edit=True,
         motion_score=_MOTION_OR_NOT,
     ),
@@ -211,7 +223,7 @@ V12 = ModelSpec(
 V13 = ModelSpec(
     id="opensora-1.3",
     title="Open-Sora 1.3 · STDiT3 with windows",
-    summary="Windowed attention, 3-D rotary positions, a 16-channel VAE (hpcai-tech/OpenSora-STDiT-v4).",
+    summary=message("note.summary.opensora-1.3"),
     network=STDiT3V13Config(),
     codec=VaeV13Config(),
     text=T5Config(max_tokens=300, clean=True),
@@ -221,10 +233,10 @@ V13 = ModelSpec(
     tiny=TaehvConfig(file="taeos1_3", group=5),
     weights=HubWeights(
         network=(
-            HubFiles("hpcai-tech/OpenSora-STDiT-v4-360p", ("model.safetensors",)),
+            HubFiles("hpcai-tech/OpenSora-STDiT-v4-360p", ("model.safetensors",), size_bytes=4_837_000_000),
             HubFiles("hpcai-tech/OpenSora-STDiT-v4", ("model.safetensors",)),
         ),
-        codec=(HubFiles("hpcai-tech/OpenSora-VAE-v1.3", ("model.safetensors",)),),
+        codec=(HubFiles("hpcai-tech/OpenSora-VAE-v1.3", ("model.safetensors",), size_bytes=518_000_000),),
         codec_dtype="bfloat16",
         **_TEXT,
     ),
@@ -236,6 +248,9 @@ V13 = ModelSpec(
         default_frames=113,
         sizes=sizes_1x("360p", multiple=16),
         last_frame=True,
+        video_uses=("extend", "head"),
+        video_frames=(17, 33, 49),  # whole chunks of its codec: five latent frames, as upstream's loops keep, or more
+        scenes=8,
         rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=15, default=5, step=0.5),
         motion_score=_MOTION_OR_NOT,
@@ -245,7 +260,7 @@ V13 = ModelSpec(
 V20 = ModelSpec(
     id="opensora-2.0",
     title="Open-Sora 2.0 · MMDiT 11B",
-    summary="Text and video in one sequence, Hunyuan's causal VAE (hpcai-tech/Open-Sora-v2).",
+    summary=message("note.summary.opensora-2.0"),
     network=MMDiTConfig(),
     codec=HunyuanConfig(),
     text=T5Config(max_tokens=512, attend_padding=True),
@@ -255,8 +270,8 @@ V20 = ModelSpec(
     tiny=TaehvConfig(file="taehv"),
     max_batch=1,
     weights=HubWeights(
-        network=(HubFiles("hpcai-tech/Open-Sora-v2", ("Open_Sora_v2.safetensors",)),),
-        codec=(HubFiles("hpcai-tech/Open-Sora-v2", ("hunyuan_vae.safetensors",)),),
+        network=(HubFiles("hpcai-tech/Open-Sora-v2", ("Open_Sora_v2.safetensors",), size_bytes=23_783_000_000),),
+        codec=(HubFiles("hpcai-tech/Open-Sora-v2", ("hunyuan_vae.safetensors",), size_bytes=493_000_000),),
         clip=_CLIP,
         clip_tokenizer=_CLIP_TOKENIZER,
         network_dtype="bfloat16",
@@ -274,6 +289,8 @@ V20 = ModelSpec(
         rules=("oscillating", *(rule for rule in RULES if rule != "oscillating")),
         image_guidance=Range(low=0, high=10, default=3, step=0.5),
         motion_score=_MOTION,
+        video_uses=VIDEO_USES,
+        video_frames=(33, 65),  # the latent frames of v2v_head and v2v_head_easy
     ),
 )
 
@@ -283,21 +300,27 @@ V20_DCAE = replace(
     V20,
     id="opensora-2.0-dcae",
     title="Open-Sora 2.0 · MMDiT 11B, deep compression",
-    summary="The same on latents of a deep-compression autoencoder (hpcai-tech/Open-Sora-v2-Video-DC-AE).",
+    summary=message("note.summary.opensora-2.0-dcae"),
     network=MMDiTConfig(in_channels=128, patch=1),
     rgb=None,
     tiny=None,
     codec=DcAeConfig(),
     weights=HubWeights(
-        network=(HubFiles(_V20_DCAE, ("Open_Sora_v2_Video_DC_AE.safetensors",), _V20_DCAE_COMMIT),),
-        codec=(HubFiles(_V20_DCAE, ("F32T4C128_AE.safetensors",), _V20_DCAE_COMMIT),),
+        network=(HubFiles(_V20_DCAE, ("Open_Sora_v2_Video_DC_AE.safetensors",), _V20_DCAE_COMMIT, 23_784_000_000),),
+        codec=(HubFiles(_V20_DCAE, ("F32T4C128_AE.safetensors",), _V20_DCAE_COMMIT, 919_000_000),),
         clip=_CLIP,
         clip_tokenizer=_CLIP_TOKENIZER,
         network_dtype="bfloat16",
         codec_dtype="bfloat16",
         **_TEXT,
     ),
-    limits=replace(V20.limits, frames=(1, 32, 64, 96, 128), default_frames=128, sizes=sizes_20("768px", multiple=32)),
+    limits=replace(
+        V20.limits,
+        frames=(1, 32, 64, 96, 128),
+        default_frames=128,
+        sizes=sizes_20("768px", multiple=32),
+        video_frames=(32, 64),
+    ),
 )
 
 PUBLISHED = (V10, V10_512, V11, V12, V13, V20, V20_DCAE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from opensora_demo.types import Size
+from opensora_demo.request.limits import Size
 
 _ASPECTS_1X = ("16:9", "9:16", "1:1", "4:3", "3:4", "21:9")
 _SIZES_1X: Mapping[str, tuple[tuple[int, int], ...]] = {  # (height, width) for each of _ASPECTS_1X

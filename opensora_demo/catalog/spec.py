@@ -5,34 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from opensora_demo.codecs.dc_ae import DcAeConfig
-from opensora_demo.codecs.hunyuan import HunyuanConfig
-from opensora_demo.codecs.image_vae import ImageVaeConfig
+from opensora_demo.codecs.base import CodecConfig
+from opensora_demo.codecs.preview_decoder import PreviewConfig
 from opensora_demo.codecs.taehv import TaehvConfig
-from opensora_demo.codecs.vae_v13 import VaeV13Config
-from opensora_demo.codecs.video_vae import VideoVaeConfig
-from opensora_demo.models.dit import DiTConfig
-from opensora_demo.models.mmdit import MMDiTConfig
-from opensora_demo.models.stdit import STDiTConfig
-from opensora_demo.models.stdit2 import STDiT2Config
-from opensora_demo.models.stdit3 import STDiT3Config
-from opensora_demo.models.stdit3_v13 import STDiT3V13Config
+from opensora_demo.messages import Message
+from opensora_demo.models.base import NetworkConfig, TextMode
+from opensora_demo.request.limits import Limits
 from opensora_demo.sampling.config import SamplerConfig
 from opensora_demo.text.clip import ClipConfig
 from opensora_demo.text.t5 import T5Config
-from opensora_demo.types import Limits
 
-NetworkConfig = DiTConfig | STDiTConfig | STDiT2Config | STDiT3Config | STDiT3V13Config | MMDiTConfig
-CodecConfig = ImageVaeConfig | VideoVaeConfig | VaeV13Config | HunyuanConfig | DcAeConfig
 Part = Literal["network", "codec", "text", "tokenizer", "clip", "clip_tokenizer", "preview"]
 Stored = Literal["float32", "bfloat16"]
-TextMode = Literal["cross-attention", "token concatenation", "pooled vector"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFiles:
     """Weights under one folder of `assets`: safetensors files (each a shard of one state dict), tokenizers and the
-    preview matrix."""
+    preview: how latents are shown, a linear map and a small decoder in one file."""
 
     folder: str
     network: tuple[str, ...]
@@ -54,12 +44,14 @@ class WeightFiles:
 class HubFiles:
     """Files of one repository of the hub that hold one part together: the shards of a state dict, or a tokenizer.
 
-    `revision` is the commit they were looked at; where none is known by its full name it is a branch.
+    `revision` is the commit they were looked at; where none is known by its full name it is a branch. `size_bytes` is
+    about what they take together, of the first place of each part.
     """
 
     repo: str
     files: tuple[str, ...]
     revision: str = "main"
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +85,13 @@ class RandomWeights:
     tokenizer: str = "nano/tokenizer.json"
 
 
+@dataclass(frozen=True, slots=True)
+class ElsewhereWeights:
+    """On another machine, whose server makes the clips. `own_limits`: it has said what it accepts."""
+
+    own_limits: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model: what it is made of, where its weights are, and what it accepts.
@@ -101,17 +100,21 @@ class ModelSpec:
     `image_fps` is the rate told for a clip of one frame (None: the request's). `max_batch` bounds how many (clip,
     branch) pairs go through the network at once; None takes all of them.
     `rgb` shows latents as colours in [-1, 1]: red, green and blue of each channel, then what is added; `tiny` names a
-    small decoder that shows them as pictures where its file is there.
+    small decoder that shows them as pictures, a published one where its file is there, or one of ours that lies in
+    the preview's file.
+    `weaker` is the id of a model on the same latents that autoguidance leads away from; it is loaded with this one.
+    `compared_with` are the models, itself among them, that a comparison of models begins with.
+    `labels` are the classes of a network that takes no text, each with the words that name it.
     `hidden` entries are shown only when asked for.
     """
 
     id: str
     title: str
-    summary: str
+    summary: Message
     network: NetworkConfig
     codec: CodecConfig
     sampler: SamplerConfig
-    weights: WeightFiles | HubWeights | RandomWeights
+    weights: WeightFiles | HubWeights | RandomWeights | ElsewhereWeights
     limits: Limits
     text: T5Config | None = None
     clip: ClipConfig | None = None
@@ -119,12 +122,18 @@ class ModelSpec:
     image_fps: float | None = None
     max_batch: int | None = None
     rgb: tuple[tuple[float, float, float], ...] | None = None
-    tiny: TaehvConfig | None = None
+    tiny: TaehvConfig | PreviewConfig | None = None
+    weaker: str = ""
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    compared_with: tuple[str, ...] = ()
     hidden: bool = False
+
+    @property
+    def published(self) -> HubWeights | None:
+        """Where its weights are published; None for a model that is embedded, random or elsewhere."""
+        return self.weights if isinstance(self.weights, HubWeights) else None
 
     @property
     def text_mode(self) -> TextMode:
         """How the prompt reaches the network."""
-        if isinstance(self.network, MMDiTConfig):
-            return "token concatenation"
-        return "pooled vector" if isinstance(self.network, DiTConfig) else "cross-attention"
+        return self.network.text_mode

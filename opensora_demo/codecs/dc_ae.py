@@ -4,9 +4,9 @@ Residual stages at high resolution, linear attention at low; every step down or 
 folds space into channels and averages them, or repeats channels and unfolds them (Chen et al., "Deep compression
 autoencoder", 2024). Not causal: a clip has a multiple of 4 frames, or one.
 
-The latent scale follows DC-AE's own convention: `scaling_factor` is the latent's standard deviation itself, so encode
-divides by it and decode multiplies. (DiT's convention, which the other codecs follow, has 1 / std: encode multiplies,
-decode divides.) The published inference settings leave it out.
+`scaling_factor` is a divisor, the latent's standard deviation itself: encode divides by it and decode multiplies
+(`codecs.scaling` has both conventions, and what notices a factor of the other one). The published inference settings
+leave it out.
 Source: Open-Sora v2.0 opensora/models/dc_ae/models/dc_ae.py, nn/ops.py; names follow the published checkpoint.
 """
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
 
 HEAD_WIDTH = 32  # channels of a head of the linear attention
@@ -34,7 +35,7 @@ class DcAeConfig:
     `attention` gives the sizes of the neighbourhoods that a stage attends with beside each place itself, None where it
     has residual blocks; `time` says between which stages time is halved and doubled. Depths are blocks per stage.
     `pixel_unshuffle` > 1 folds squares of that many pixels into channels before the network, so that a tiny model
-    spends no convolutions at full resolution.
+    spends no convolutions at full resolution. `scaling_factor` is the std of raw latents (a divisor; None: 1).
     """
 
     latent_channels: int = 128
@@ -58,6 +59,14 @@ class DcAeConfig:
     @property
     def space_factor(self) -> int:
         return int(self.pixel_unshuffle * 2 ** (len(self.widths) - 1))
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """(t', h', w') of a clip's latents."""
+        space = self.space_factor
+        return (frames - 1) // self.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
+
+    def build(self) -> DcAe:
+        return DcAe(self)
 
 
 class ChannelNorm(nn.Module):
@@ -279,7 +288,7 @@ class Decoder(nn.Module):
         return rearrange(x, "b (c ph pw) t h w -> b c t (h ph) (w pw)", ph=self.fold, pw=self.fold)
 
 
-class DcAe(nn.Module):
+class DcAe(Codec):
     """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t / 4, h / 32, w / 32); one frame is one latent frame."""
 
     def __init__(self, cfg: DcAeConfig) -> None:
@@ -293,12 +302,15 @@ class DcAe(nn.Module):
         return self.cfg.latent_channels
 
     @property
+    def time_factor(self) -> int:
+        return self.cfg.time_factor
+
+    @property
     def copies(self) -> int:
         return self.cfg.time_factor - 1
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
-        space = self.cfg.space_factor
-        return (frames - 1) // self.cfg.time_factor + 1, (height_px - 1) // space + 1, (width_px - 1) // space + 1
+        return self.cfg.latent_size(frames, height_px, width_px)
 
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents; there is no posterior to draw from, so `generator` changes nothing.
@@ -315,6 +327,3 @@ class DcAe(nn.Module):
         z = latents if self.cfg.scaling_factor is None else latents * self.cfg.scaling_factor
         parts = code_tiles(z, self.decoder, self.cfg.tiling, decode=True, causal=False)
         yield from first_frames(parts, frames)
-
-    def decode(self, latents: Tensor, frames: int) -> Tensor:
-        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.codecs.base import Codec
+from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.codecs.tiling import Tiling, code_tiles, first_frames
-from opensora_demo.late import LATE
+from opensora_demo.import_lock import IMPORT_LOCK
 from opensora_demo.memory import total_bytes
 
 _DECODING = 0.7  # of a device's memory may be taken by what is computed while decoding
@@ -62,6 +63,9 @@ class HunyuanConfig:
         out the same on it, whatever else it holds)."""
         return self.whole_bytes(size, itemsize) > _DECODING * memory_bytes
 
+    def build(self) -> HunyuanVAE:
+        return HunyuanVAE(self)
+
 
 def _frame_causal_attention(attn: Any, x: Tensor) -> Tensor:
     """Every token sees all tokens of its own frame and of those before. Frame by frame, so that no mask of tokens by
@@ -88,18 +92,16 @@ def _middle_forward(middle: Any, x: Tensor) -> Tensor:
     return x
 
 
-class HunyuanVAE(nn.Module):
+class HunyuanVAE(Codec):
     """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, 16, (t - 1) / 4 + 1, h / 8, w / 8).
 
     Convolutions and attention look back only; the group norms pool over time, so that within a tile a later frame
     changes earlier latents a little.
     """
 
-    copies = 0
-
     def __init__(self, cfg: HunyuanConfig) -> None:
         super().__init__()
-        with LATE:
+        with IMPORT_LOCK:
             from diffusers import AutoencoderKLHunyuanVideo
 
         self.cfg = cfg
@@ -123,6 +125,10 @@ class HunyuanVAE(nn.Module):
     @property
     def latent_channels(self) -> int:
         return self.cfg.latent_channels
+
+    @property
+    def time_factor(self) -> int:
+        return self.cfg.time_factor
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         return self.cfg.latent_size(frames, height_px, width_px)
@@ -149,10 +155,7 @@ class HunyuanVAE(nn.Module):
         """Decoded tiles in time where the configuration or a lack of memory asks for them; else all frames at once."""
         z = latents / self.cfg.latent_scale + self.cfg.latent_shift
         tiling = self.cfg.tiling
-        if self.cfg.too_large(z.shape[2:], z.element_size(), total_bytes(z.device)):
+        if self.cfg.too_large(z.shape[2:], z.element_size(), self.memory_bytes or total_bytes(z.device)):
             tiling = replace(tiling, temporal=True)
         parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True)
         yield from first_frames(parts, frames)
-
-    def decode(self, latents: Tensor, frames: int) -> Tensor:
-        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

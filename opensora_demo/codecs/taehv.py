@@ -27,6 +27,9 @@ class TaehvConfig:
     latent_channels: int = 16
     widths: tuple[int, int, int, int] = (256, 128, 64, 64)
 
+    def build(self) -> Taehv:
+        return Taehv(self)
+
 
 class MemBlock(nn.Module):
     """Frames (t, c, h, w) -> the same: three convolutions that see a frame and the one before it."""
@@ -60,7 +63,7 @@ class TimeGrowth(nn.Module):
 
 
 class Taehv(nn.Module):
-    """Latents (t, c, h, w) as the diffusion model sees them -> pictures (t, 3, 8 h, 8 w) in [0, 1]."""
+    """Latents (b, c, t, h, w) as the diffusion model sees them -> pictures (b, t, 3, 8 h, 8 w) in [0, 1]."""
 
     def __init__(self, cfg: TaehvConfig) -> None:
         super().__init__()
@@ -76,6 +79,10 @@ class Taehv(nn.Module):
     @torch.inference_mode()
     def forward(self, latents: Tensor) -> Tensor:
         x = torch.tanh(latents.to(next(self.parameters())) / 3) * 3
+        return torch.stack([self._decode(clip.movedim(1, 0)) for clip in x])
+
+    def _decode(self, x: Tensor) -> Tensor:
+        """One clip, (t, c, h, w)."""
         pictures: list[Tensor] = []
         for group in x.split(self.cfg.group or len(x)):
             self._forget()
@@ -88,7 +95,7 @@ class Taehv(nn.Module):
             if isinstance(block, MemBlock):
                 block.last = None
 
-
-def published_name(name: str) -> str | None:
-    """A name in published files -> ours; None for the encoder's."""
-    return name if name.startswith("decoder.") else None
+    @staticmethod
+    def published_name(name: str) -> str | None:
+        """A name in published files -> ours; None for the encoder's."""
+        return name if name.startswith("decoder.") else None

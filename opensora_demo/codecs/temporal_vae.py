@@ -6,14 +6,25 @@ Source: Open-Sora v1.2.0 opensora/models/vae/vae_temporal.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from opensora_demo.nn.causal_conv import CausalConv3d
+from opensora_demo.codecs.gaussian import Posterior
+from opensora_demo.nn.causal_conv import (
+    CausalConv3d,
+    ReplicateConv3d,
+    set_padding_more_frame,
+    set_padding_one_frame,
+)
+
+Activation = Literal["swish", "relu"]
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {"swish": F.silu, "relu": F.relu}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +35,16 @@ class TemporalVaeConfig:
     time, so that a later frame changes earlier latents a little; with the switch on, coding is strictly causal and
     the latent of a lone first frame equals the first latent of its clip. `decoder_extra` adds residual blocks to the
     decoder's levels, the one at the full frame rate first (none in the published model).
+
+    `latent_channels` are those of what `encode` gives; `embed_channels` those between the encoder, or the decoder, and
+    the convolution of kernel 1 that leads from or to the latents (None: as many). `time_padding` says what stands
+    beside the frames of a convolution: "zeros" in front (the published model), copies of the "first frame" in front, or
+    zeros on "both sides", where a frame sees later ones.
     """
 
     in_channels: int = 4
     latent_channels: int = 4
+    embed_channels: int | None = None
     filters: int = 128
     res_blocks: int = 4
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 4)
@@ -35,10 +52,32 @@ class TemporalVaeConfig:
     norm_groups: int = 32
     norm_per_frame: bool = False
     decoder_extra: tuple[int, ...] = ()
+    activation: Activation = "swish"
+    time_padding: Literal["zeros", "first frame", "both sides"] = "zeros"
 
     @property
     def time_factor(self) -> int:
         return 2 ** sum(self.temporal_downsample)
+
+    def latent_size(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """(t', h, w) of the latents of a clip that is 2-D latents itself, whose places stay as they are."""
+        return -(-frames // self.time_factor), height, width
+
+    @property
+    def between_channels(self) -> int:
+        """Those of `embed_channels`, whether said or not."""
+        return self.latent_channels if self.embed_channels is None else self.embed_channels
+
+    def conv(
+        self, channels: int, out: int, kernel: int, *, stride: tuple[int, int, int] = (1, 1, 1), bias: bool = True
+    ) -> nn.Module:
+        """A convolution that keeps the size of space, with this VAE's padding in time."""
+        if self.time_padding == "zeros":
+            return CausalConv3d(channels, out, kernel, stride=stride, bias=bias)
+        return ReplicateConv3d(channels, out, kernel, stride=stride, padding=None, bias=bias)
+
+    def activate(self, x: Tensor) -> Tensor:
+        return _ACTIVATIONS[self.activation](x)
 
 
 class Norm(nn.GroupNorm):
@@ -59,25 +98,27 @@ class Norm(nn.GroupNorm):
 class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, cfg: TemporalVaeConfig) -> None:
         super().__init__()
+        self.cfg = cfg
         self.norm1 = Norm(in_channels, cfg)
-        self.conv1 = CausalConv3d(in_channels, out_channels, 3, bias=False)
+        self.conv1 = cfg.conv(in_channels, out_channels, 3, bias=False)
         self.norm2 = Norm(out_channels, cfg)
-        self.conv2 = CausalConv3d(out_channels, out_channels, 3, bias=False)
+        self.conv2 = cfg.conv(out_channels, out_channels, 3, bias=False)
         if in_channels != out_channels:
-            self.conv3 = CausalConv3d(in_channels, out_channels, 1, bias=False)
+            self.conv3 = cfg.conv(in_channels, out_channels, 1, bias=False)
         self.has_shortcut = in_channels != out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(self.cfg.activate(self.norm1(x)))
+        h = self.conv2(self.cfg.activate(self.norm2(h)))
         return h + (self.conv3(x) if self.has_shortcut else x)
 
 
 class Encoder(nn.Module):
     def __init__(self, cfg: TemporalVaeConfig) -> None:
         super().__init__()
+        self.cfg = cfg
         widths = [cfg.filters * m for m in cfg.channel_multipliers]
-        self.conv_in = CausalConv3d(cfg.in_channels, cfg.filters, 3, bias=False)
+        self.conv_in = cfg.conv(cfg.in_channels, cfg.filters, 3, bias=False)
         self.block_res_blocks = nn.ModuleList()
         self.conv_blocks = nn.ModuleList()
         previous = cfg.filters
@@ -87,11 +128,11 @@ class Encoder(nn.Module):
             )
             if i < len(widths) - 1:
                 down = cfg.temporal_downsample[i]
-                self.conv_blocks.append(CausalConv3d(width, width, 3, stride=(2, 1, 1)) if down else nn.Identity())
+                self.conv_blocks.append(cfg.conv(width, width, 3, stride=(2, 1, 1)) if down else nn.Identity())
             previous = width
         self.res_blocks = nn.ModuleList(ResBlock(previous, previous, cfg) for _ in range(cfg.res_blocks))
         self.norm1 = Norm(previous, cfg)
-        self.conv2 = CausalConv3d(previous, 2 * cfg.latent_channels, 1)
+        self.conv2 = cfg.conv(previous, 2 * cfg.between_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -102,15 +143,16 @@ class Encoder(nn.Module):
                 x = self.conv_blocks[i](x)  # (b, c, t / 2, h, w) where the stage shortens time
         for block in self.res_blocks:
             x = block(x)
-        return self.conv2(F.silu(self.norm1(x)))  # (b, 2 * latent_channels, t / 4, h, w)
+        return self.conv2(self.cfg.activate(self.norm1(x)))  # (b, 2 * embed_channels, t / 4, h, w)
 
 
 class Decoder(nn.Module):
     def __init__(self, cfg: TemporalVaeConfig) -> None:
         super().__init__()
+        self.cfg = cfg
         widths = [cfg.filters * m for m in cfg.channel_multipliers]
         previous = widths[-1]
-        self.conv1 = CausalConv3d(cfg.latent_channels, previous, 3)
+        self.conv1 = cfg.conv(cfg.between_channels, previous, 3)
         self.res_blocks = nn.ModuleList(ResBlock(previous, previous, cfg) for _ in range(cfg.res_blocks))
         blocks: list[nn.Module] = []
         ups: list[nn.Module] = []
@@ -120,12 +162,12 @@ class Decoder(nn.Module):
             blocks.insert(0, nn.ModuleList(ResBlock(previous if j == 0 else width, width, cfg) for j in range(count)))
             if i > 0:
                 up = cfg.temporal_downsample[i - 1]
-                ups.insert(0, CausalConv3d(width, 2 * width, 3) if up else nn.Identity())
+                ups.insert(0, cfg.conv(width, 2 * width, 3) if up else nn.Identity())
             previous = width
         self.block_res_blocks = nn.ModuleList(blocks)
         self.conv_blocks = nn.ModuleList(ups)
         self.norm1 = Norm(previous, cfg)
-        self.conv_out = CausalConv3d(previous, cfg.in_channels, 3)
+        self.conv_out = cfg.conv(previous, cfg.in_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
@@ -136,7 +178,7 @@ class Decoder(nn.Module):
                 x = block(x)
             if i > 0 and not isinstance(self.conv_blocks[i - 1], nn.Identity):
                 x = rearrange(self.conv_blocks[i - 1](x), "b (c u) t h w -> b c (t u) h w", u=2)
-        return self.conv_out(F.silu(self.norm1(x)))  # (b, in_channels, 4 t, h, w)
+        return self.conv_out(self.cfg.activate(self.norm1(x)))  # (b, in_channels, 4 t, h, w)
 
 
 class TemporalVAE(nn.Module):
@@ -149,31 +191,42 @@ class TemporalVAE(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.encoder = Encoder(cfg)
-        self.quant_conv = CausalConv3d(2 * cfg.latent_channels, 2 * cfg.latent_channels, 1)
-        self.post_quant_conv = CausalConv3d(cfg.latent_channels, cfg.latent_channels, 1)
+        self.quant_conv = cfg.conv(2 * cfg.between_channels, 2 * cfg.latent_channels, 1)
+        self.post_quant_conv = cfg.conv(cfg.latent_channels, cfg.between_channels, 1)
         self.decoder = Decoder(cfg)
 
     def padding(self, frames: int) -> int:
         return -frames % self.cfg.time_factor
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (clamped to [-30, 20]) of the diagonal Gaussian posterior."""
+    def get_latent_size(self, input_size: Sequence[int | None]) -> list[int | None]:
+        """(t', h, w) of the latents of (t, h, w); what is None, not known yet, stays None."""
+        frames, height, width = input_size
+        return [None if frames is None else -(-frames // self.cfg.time_factor), height, width]
+
+    def _set_padding(self, frames: int) -> None:
+        if self.cfg.time_padding == "both sides":
+            (set_padding_one_frame if frames == 1 else set_padding_more_frame)(self)
+
+    def encode(self, x: Tensor) -> Posterior:
+        """The diagonal Gaussian posterior, its log-variance clamped to [-30, 20]."""
+        self._set_padding(x.shape[2])
         x = F.pad(x, (0, 0, 0, 0, self.padding(x.shape[2]), 0))
         mean, log_variance = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
-        return mean, log_variance.clamp(-30.0, 20.0)
+        return Posterior(mean, log_variance.clamp(-30.0, 20.0))
 
     def decode(self, z: Tensor, frames: int) -> Tensor:
+        self._set_padding(frames)
         x = self.decoder(self.post_quant_conv(z))
         return x[:, :, self.padding(frames) :]
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean, _ = self.encode(x)
-        return self.decode(mean, x.shape[2])
+    def forward(
+        self, x: Tensor, *, sample_posterior: bool = True, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Posterior, Tensor]:
+        """The reconstruction of x, the posterior, and the latent z that was decoded: a draw, or without
+        `sample_posterior` the mean. Training calls it; draws are in float32.
 
-
-def sample_gaussian(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One draw of N(mean, exp(log_variance)); the mean itself without a generator. Noise is drawn on the CPU."""
-    if generator is None:
-        return mean
-    noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
-    return mean + torch.exp(0.5 * log_variance) * noise
+        Raises ValueError where a draw is asked for without a generator.
+        """
+        posterior = self.encode(x)
+        z = posterior.float().sample(generator) if sample_posterior else posterior.mode()
+        return self.decode(z, x.shape[2]), posterior, z

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from opensora_demo.codecs.temporal_vae import sample_gaussian
+from opensora_demo.codecs.base import Codec
+from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.codecs.vae_v13_stats import FIVE_MEAN, FIVE_STD, VIDEO_MEAN, VIDEO_STD
 from opensora_demo.nn.causal_conv import CausalConv3d
 
@@ -27,6 +28,9 @@ class VaeV13Config:
     together (None: the whole clip); with `overlap` a chunk begins with the last frame of the one before, and the two
     decoded versions of that frame are averaged. `normalise` names the statistics that bring latents to zero mean and
     unit variance: of a channel, or of a channel and place in a chunk of five latent frames.
+    A chunk counts as `chunk_latents` latent frames where sizes are told and latents are decoded (None: as many as it is
+    encoded to; upstream has (chunk_frames - 1) // 4 + 1 at any time factor). From what is decoded together `cut_frames`
+    are cut off in front (None: time_factor - 1, which leaves one frame of the first latent).
     """
 
     latent_channels: int = 16
@@ -38,6 +42,8 @@ class VaeV13Config:
     chunk_frames: int | None = 17
     overlap: bool = True
     normalise: Literal["video", "video_5frames"] | None = "video"
+    chunk_latents: int | None = None
+    cut_frames: int | None = None
 
     @property
     def time_factor(self) -> int:
@@ -46,6 +52,24 @@ class VaeV13Config:
     @property
     def space_factor(self) -> int:
         return int(2 ** (len(self.multipliers) - 1))
+
+    def latents_of_chunk(self, frames: int) -> int:
+        """How many latent frames are decoded together of a clip of `frames`, or of one that is coded at once."""
+        if self.chunk_latents is not None:
+            return self.chunk_latents
+        return ((self.chunk_frames or frames) - 1) // self.time_factor + 1
+
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """(t', h', w'). Chunks of 17 frames that share one take 16 k + 1 frames to 5 k latents."""
+        chunk = self.chunk_frames
+        if frames == 1 or chunk is None:
+            t = (frames - 1) // self.time_factor + 1
+        else:
+            t = ((frames - 1) // (chunk - 1) if self.overlap else frames // chunk) * self.latents_of_chunk(frames)
+        return t, -(-height_px // self.space_factor), -(-width_px // self.space_factor)
+
+    def build(self) -> VaeV13:
+        return VaeV13(self)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -217,7 +241,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [cfg.channels * m for m in cfg.multipliers]
         width = widths[-1]
-        self.surplus = cfg.time_factor - 1
+        self.surplus = cfg.time_factor - 1 if cfg.cut_frames is None else cfg.cut_frames
         self.conv_in = CausalConv3d(cfg.latent_channels, width, 3)
         self.mid = Middle(width)
         levels: list[Level] = []
@@ -242,14 +266,12 @@ class Decoder(nn.Module):
         return x[:, :, self.surplus :]  # the first latent stands for one frame only
 
 
-class VaeV13(nn.Module):
+class VaeV13(Codec):
     """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, 16, t', h / 8, w / 8).
 
     Within a chunk the group norms pool over time, so a later frame changes earlier latents a little; chunks that do
     not share a frame know nothing of each other.
     """
-
-    copies = 0
 
     def __init__(self, cfg: VaeV13Config) -> None:
         super().__init__()
@@ -262,18 +284,15 @@ class VaeV13(nn.Module):
         return self.cfg.latent_channels
 
     @property
-    def _chunk_latents(self) -> int:
-        assert self.cfg.chunk_frames is not None
-        return (self.cfg.chunk_frames - 1) // self.cfg.time_factor + 1
+    def time_factor(self) -> int:
+        return self.cfg.time_factor
+
+    def chunks(self, frames: int) -> tuple[int, int]:
+        chunk = self.cfg.chunk_frames or frames
+        return chunk, chunk - 1 if self.cfg.overlap and 1 < chunk < frames else chunk
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
-        """(t', h', w'). Chunks of 17 frames that share one take 16 k + 1 frames to 5 k latents."""
-        chunk, factor = self.cfg.chunk_frames, self.cfg.space_factor
-        if frames == 1 or chunk is None:
-            t = (frames - 1) // self.cfg.time_factor + 1
-        else:
-            t = ((frames - 1) // (chunk - 1) if self.cfg.overlap else frames // chunk) * self._chunk_latents
-        return t, -(-height_px // factor), -(-width_px // factor)
+        return self.cfg.latent_size(frames, height_px, width_px)
 
     def _stats(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std in float32 whatever the latents are in, as upstream's; (1, c, t or 1, 1, 1)."""
@@ -315,7 +334,7 @@ class VaeV13(nn.Module):
             z = (z * std + mean).to(z.dtype)
         shared: Tensor | None = None
         left = frames
-        parts = (z,) if self.cfg.chunk_frames is None else z.split(self._chunk_latents, dim=2)
+        parts = (z,) if self.cfg.chunk_frames is None else z.split(self.cfg.latents_of_chunk(frames), dim=2)
         for i, part in enumerate(parts):
             x = self.decoder(part)
             if shared is not None:
@@ -325,6 +344,3 @@ class VaeV13(nn.Module):
             if left > 0:
                 yield x[:, :, :left]
             left -= x.shape[2]
-
-    def decode(self, latents: Tensor, frames: int) -> Tensor:
-        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from opensora_demo.codecs.base import Codec
+from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
-from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig, sample_gaussian
+from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,18 @@ class VideoVaeConfig:
     temporal: TemporalVaeConfig = field(default_factory=TemporalVaeConfig)
     chunk_frames: int = 17
 
+    def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """(t', h', w') of a clip's latents: every chunk is padded to a multiple of the time factor by itself."""
+        size = self.image.latent_size(frames, height_px, width_px)
+        full, rest = divmod(frames, self.chunk_frames)
+        whole, last = (self.temporal.latent_size(count, *size[1:]) for count in (self.chunk_frames, rest))
+        return full * whole[0] + last[0], *whole[1:]
 
-class VideoVAE(nn.Module):
+    def build(self) -> VideoVAE:
+        return VideoVAE(self)
+
+
+class VideoVAE(Codec):
     """Video (b, 3, t, h, w) in [-1, 1] <-> latents (b, c, t', h / 8, w / 8) of about zero mean and unit variance.
 
     Latents leave as (z - shift) / scale, with `shift` and `scale` per channel measured on data, and enter `decode`
@@ -34,8 +46,6 @@ class VideoVAE(nn.Module):
 
     scale: Tensor
     shift: Tensor
-
-    copies = 0
 
     def __init__(self, cfg: VideoVaeConfig) -> None:
         super().__init__()
@@ -50,18 +60,25 @@ class VideoVAE(nn.Module):
     def latent_channels(self) -> int:
         return self.cfg.temporal.latent_channels
 
+    @property
+    def time_factor(self) -> int:
+        return self.cfg.temporal.time_factor
+
+    @property
+    def causal(self) -> bool:
+        return self.cfg.temporal.time_padding != "both sides"
+
+    def chunks(self, frames: int) -> tuple[int, int]:
+        return self.cfg.chunk_frames, self.cfg.chunk_frames
+
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
-        """(t', h', w') of a clip's latents: every chunk is padded to a multiple of the time factor by itself."""
-        chunk, factor = self.cfg.chunk_frames, self.cfg.temporal.time_factor
-        full, rest = divmod(frames, chunk)
-        latent_frames = full * -(-chunk // factor) + -(-rest // factor)
-        return latent_frames, height_px // self.cfg.image.space_factor, width_px // self.cfg.image.space_factor
+        return self.cfg.latent_size(frames, height_px, width_px)
 
     def encode(self, video: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Latents of a clip; posterior samples with a generator, posterior means without."""
         z = self.spatial_vae.encode(video, generator)
         parts = [self.temporal_vae.encode(part) for part in z.split(self.cfg.chunk_frames, dim=2)]
-        latents = torch.cat([sample_gaussian(mean, log_variance, generator) for mean, log_variance in parts], dim=2)
+        latents = torch.cat([sample_gaussian(*posterior, generator) for posterior in parts], dim=2)
         return (latents - self.shift) / self.scale
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
@@ -70,8 +87,11 @@ class VideoVAE(nn.Module):
         step = -(-self.cfg.chunk_frames // self.cfg.temporal.time_factor)
         for part in latents.split(step, dim=2):
             count = min(self.cfg.chunk_frames, frames)
-            yield self.spatial_vae.decode(self.temporal_vae.decode(part, count))
+            yield self.spatial_vae.decode_frames(self.temporal_vae.decode(part, count))
             frames -= count
 
-    def decode(self, latents: Tensor, frames: int) -> Tensor:
-        return torch.cat(list(self.decode_chunks(latents, frames)), dim=2)
+    def stages(self, video: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield "2-D latents", self.spatial_vae.encode(video)
+
+    def prepare_for_cpu(self) -> None:
+        self.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

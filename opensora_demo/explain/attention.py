@@ -6,7 +6,7 @@ so what is shown is softmax(q k^T / sqrt(d)) of that very call and not of a seco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, assert_never
@@ -17,18 +17,17 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from opensora_demo.bundle import Network
-from opensora_demo.models.dit import DiT
-from opensora_demo.models.mmdit import DoubleBlock, MMDiT, SingleBlock
-from opensora_demo.models.stdit import STDiT
-from opensora_demo.models.stdit2 import STDiT2
-from opensora_demo.models.stdit3 import STDiT3
-from opensora_demo.models.stdit3_v13 import STDiT3V13
-from opensora_demo.nn.attention import CrossAttention, SelfAttention
-from opensora_demo.nn.patch import patch_grid
-from opensora_demo.nn.rope import RotaryTable, rotate_halves, rotate_pairs
+from opensora_demo.families.adapters.base import (
+    Adapter,
+    AttentionSite,
+    CrossAttentionSite,
+    JointAttentionSite,
+    Keys,
+    SelfAttentionSite,
+)
+from opensora_demo.nn.rope import RotaryTable, rotate_pairs
 
-Kind = Literal["space", "time", "all", "text"]
+Kind = Keys | Literal["text"]
 """Over which keys: the tokens of the same frame, of the same place, of the whole clip, or of the prompt."""
 Grid = tuple[int, int, int]
 
@@ -44,34 +43,23 @@ class Map:
     weights: Tensor
 
 
-def token_grid(network: Network, size: Grid) -> Grid:
-    """Tokens along (t, h, w) of a latent of that size."""
-    patch = network.cfg.patch
-    return patch_grid((1, patch, patch) if isinstance(patch, int) else patch, size)
-
-
-def count_weights(network: Network, grid: Grid, words: int) -> int:
+def count_weights(sites: Iterable[AttentionSite], heads: int, grid: Grid, words: int) -> int:
     """How many attention weights one call has, all blocks and heads together."""
     t, s = grid[0], grid[1] * grid[2]
-    tokens, over_all = t * s, t * s * t * s
-    over_both, text = tokens * (s + t), tokens * words
-    match network:
-        case DiT():
-            weights = network.cfg.depth * (over_both // 2 if network.cfg.alternate else over_all)
-        case STDiT():
-            weights = network.cfg.depth * ((over_both if network.cfg.temporal else over_all) + text)
-        case STDiT2():
-            weights = network.cfg.depth * (over_both + text)
-        case STDiT3():
-            weights = network.cfg.depth * (over_both + 2 * text)
-        case STDiT3V13():
-            in_time = (over_all if network.cfg.window else tokens * t) + text if network.cfg.temporal else 0
-            weights = network.cfg.depth * (tokens * s + text + in_time)
-        case MMDiT():
-            weights = (network.cfg.depth + network.cfg.depth_single) * (over_all + text)
-        case never:
-            assert_never(never)
-    return network.cfg.heads * weights
+    tokens = t * s
+    keys: Mapping[Keys, int] = {"space": s, "time": t, "all": tokens}
+    count = 0
+    for site in sites:
+        match site:
+            case SelfAttentionSite():
+                count += tokens * (keys[site.keys] + (words if site.words else 0))
+            case CrossAttentionSite():
+                count += tokens * words
+            case JointAttentionSite():
+                count += tokens * (tokens + words)
+            case never:
+                assert_never(never)
+    return heads * count
 
 
 def weights_of(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -88,41 +76,25 @@ class Recorder:
     `maps` fills in the order of the network. Leaving removes every hook.
     """
 
-    def __init__(self, network: Network, grid: Grid) -> None:
+    def __init__(self, adapter: Adapter[Any, Any], grid: Grid) -> None:
         self.maps: list[Map] = []
-        self._network = network
+        self._adapter = adapter
         self._grid = grid
         self._batch = 1
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Recorder:
-        self._hooks.append(self._network.register_forward_pre_hook(self._begin))
-        match self._network:
-            case DiT(cfg=cfg, blocks=blocks):
-                for i, block in enumerate(blocks):
-                    # A Latte's layer is two blocks, one over space and one over time.
-                    kind: Kind = ("time" if i % 2 else "space") if cfg.alternate else "all"
-                    self._watch_self(i // 2 if cfg.alternate else i, kind, block.attn)  # type: ignore[arg-type]
-            case STDiT() | STDiT2():
-                for i, block in enumerate(self._network.blocks):
-                    images = isinstance(self._network, STDiT) and not self._network.cfg.temporal
-                    self._watch_self(i, "all" if images else "space", block.attn)  # type: ignore[arg-type]
-                    if not images:
-                        self._watch_self(i, "time", block.attn_temp)  # type: ignore[arg-type]
-                    self._watch_cross(i, block.cross_attn)  # type: ignore[arg-type]
-            case STDiT3() | STDiT3V13():
-                window = self._network.cfg.window if isinstance(self._network, STDiT3V13) else None
-                for i, block in enumerate(self._network.spatial_blocks):
-                    self._watch_self(i, "space", block.attn)  # type: ignore[arg-type]
-                    self._watch_cross(i, block.cross_attn)  # type: ignore[arg-type]
-                for i, block in enumerate(getattr(self._network, "temporal_blocks", ())):
-                    self._watch_self(i, "all" if window else "time", block.attn, window)
-                    self._watch_cross(i, block.cross_attn)
-            case MMDiT():
-                for i, block in enumerate([*self._network.double_blocks, *self._network.single_blocks]):
-                    self._watch_joint(i, block)
-            case never:
-                assert_never(never)
+        self._hooks.append(self._adapter.network.register_forward_pre_hook(self._begin))
+        for site in self._adapter.attention_sites():
+            match site:
+                case SelfAttentionSite():
+                    self._watch_self(site)
+                case CrossAttentionSite():
+                    self._watch_cross(site)
+                case JointAttentionSite():
+                    self._watch_joint(site)
+                case never:
+                    assert_never(never)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -155,7 +127,8 @@ class Recorder:
 
         self._hooks.append(module.register_forward_hook(hook, with_kwargs=True))
 
-    def _watch_self(self, layer: int, kind: Kind, module: SelfAttention, window: tuple[int, int] | None = None) -> None:
+    def _watch_self(self, site: SelfAttentionSite) -> None:
+        module, window = site.module, site.window
         seen: dict[str, Tensor] = {}
         self._output(module.q_norm, seen, "q")
         self._output(module.k_norm, seen, "k")
@@ -169,41 +142,46 @@ class Recorder:
             weights = weights_of(q, k, None if mask is None else mask[: len(q)])
             if window is not None:
                 weights = _out_of_windows(weights, self._grid, window)
-            self._keep(layer, kind, weights[0] if kind == "all" and window is None else weights)
+            patches = self._grid[1] * self._grid[2]
+            if site.words:
+                of_text = weights[:, :, :patches, patches:]
+                self._keep(site.layer, "text", rearrange(of_text, "t h s n -> h (t s) n"))
+                weights = weights[:, :, :patches, :patches]
+            if site.keys == "time":
+                weights = weights[:patches]
+            self._keep(site.layer, site.keys, weights[0] if site.keys == "all" and window is None else weights)
 
         self._after(module, keep)
 
-    def _watch_cross(self, layer: int, module: CrossAttention) -> None:
+    def _watch_cross(self, site: CrossAttentionSite) -> None:
+        module = site.module
         seen: dict[str, Tensor] = {}
         self._output(module.q_linear, seen, "q")
 
         def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             _, k, _, mask = args
             q = rearrange(seen["q"][0], "n (h d) -> h n d", h=module.heads)
-            self._keep(layer, "text", weights_of(q, k[0], None if mask is None else mask[0]))
+            self._keep(site.layer, "text", weights_of(q, k[0], None if mask is None else mask[0]))
 
         self._after(module, keep)
 
-    def _watch_joint(self, layer: int, block: DoubleBlock | SingleBlock) -> None:
+    def _watch_joint(self, site: JointAttentionSite) -> None:
         """Text tokens first, then the clip's; the rows of the clip's are kept."""
         seen: dict[str, Tensor] = {}
-        norms = [block.txt_attn.norm, block.img_attn.norm] if isinstance(block, DoubleBlock) else [block.norm]
-        for i, norm in enumerate(norms):
-            self._output(norm.query_norm, seen, f"q{i}")
-            self._output(norm.key_norm, seen, f"k{i}")
+        for i, (query_norm, key_norm) in enumerate(site.norms):
+            self._output(query_norm, seen, f"q{i}")
+            self._output(key_norm, seen, f"k{i}")
 
         def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             rope: RotaryTable = args[-1]
-            rotate = rotate_halves if block.halves else rotate_pairs
-            q, k = (
-                rotate(torch.cat([seen[f"{name}{i}"][:1] for i in range(len(norms))], dim=2), rope) for name in "qk"
-            )
+            streams = range(len(site.norms))
+            q, k = (site.rotate(torch.cat([seen[f"{name}{i}"][:1] for i in streams], dim=2), rope) for name in "qk")
             words = q.shape[2] - self._grid[0] * self._grid[1] * self._grid[2]
             weights = weights_of(q[0, :, words:], k[0])
-            self._keep(layer, "all", weights[..., words:])
-            self._keep(layer, "text", weights[..., :words])
+            self._keep(site.layer, "all", weights[..., words:])
+            self._keep(site.layer, "text", weights[..., :words])
 
-        self._after(block, keep)
+        self._after(site.block, keep)
 
 
 def _out_of_windows(weights: Tensor, grid: Grid, window: tuple[int, int]) -> Tensor:

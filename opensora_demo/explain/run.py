@@ -5,6 +5,7 @@ As the pipeline's, it can be closed between two steps, and looks at `cancel` as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -16,24 +17,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from opensora_demo.bundle import ModelBundle, Network
 from opensora_demo.errors import Cancelled, DeviceError
-from opensora_demo.explain.attention import Grid, Map, Recorder, count_weights, token_grid
+from opensora_demo.explain.attention import Map, Recorder, count_weights
+from opensora_demo.explain.beginning import Beginning, begin, is_large, watching_blocks
+from opensora_demo.explain.call import (
+    SHOWN_TIME,
+    CallRecorder,
+    Channels,
+    Halves,
+    Masking,
+    channels_of,
+    halves_of,
+    masking_of,
+)
+from opensora_demo.explain.causal import Causal, causal
 from opensora_demo.explain.coding import Coding, code
 from opensora_demo.explain.modulation import Clock, Modulation, even_times, modulations
 from opensora_demo.explain.plane import Path, Pull, path_of, pull_of
-from opensora_demo.families.base import Given
-from opensora_demo.families.dit import DiTFamily
-from opensora_demo.families.mmdit import MMDiTFamily
-from opensora_demo.families.stdit import STDiTFamily
+from opensora_demo.explain.scaling import Scaled, scale
+from opensora_demo.families.adapters.base import Adapter
+from opensora_demo.families.base import ConditioningFrames, Family, Grid
+from opensora_demo.memory import is_out_of_memory, let_go
+from opensora_demo.messages import Message, message
+from opensora_demo.nn.patch import patch_grid
 from opensora_demo.pipeline import noise_of
 from opensora_demo.preview import latent_to_rgb
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.request.video import Frames
+from opensora_demo.runtime.bundle import ModelBundle
 from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.step import Step
-from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.prompts import clean_caption
 from opensora_demo.text.t5 import T5TextEncoder
-from opensora_demo.types import Frames, GenerationRequest
 
 CURVE_POINTS = 41
 LOOKS = 4  # steps at which attention is read
@@ -48,7 +63,7 @@ class Progress:
 
     done: int
     total: int
-    text: str
+    text: Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +83,11 @@ class Tokens:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attentions:
     """Weights at some steps: `looks` are (step, t, maps). `words` name the keys of the prompt, none where it comes as
-    one vector. Heads are averaged where there were too many weights; no looks where even then there were."""
+    one vector. Heads are averaged where there were too many weights; no looks where even then there were. `focus` is
+    the patch (frame, row, column) of the middle frame that differs most from what else its row holds: an object's."""
 
     grid: Grid
+    focus: Grid
     words: tuple[str, ...]
     heads: int
     looks: tuple[tuple[int, float, tuple[Map, ...]], ...]
@@ -97,13 +114,9 @@ class Guided:
     pictures: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
 
-Part = Progress | Tokens | Attentions | Flow | Guided | Coding
-
-
-def network_of(bundle: ModelBundle) -> Network:
-    family = bundle.family
-    assert isinstance(family, DiTFamily | STDiTFamily | MMDiTFamily)
-    return family.network
+Part = (
+    Progress | Tokens | Attentions | Flow | Guided | Coding | Halves | Channels | Beginning | Masking | Causal | Scaled
+)
 
 
 def words_of(encoder: T5TextEncoder, prompt: str) -> tuple[str, ...]:
@@ -115,21 +128,9 @@ def words_of(encoder: T5TextEncoder, prompt: str) -> tuple[str, ...]:
     return (*pieces, END, *([PADDING] if padded else []))
 
 
-def _condition(bundle: ModelBundle, request: GenerationRequest, size: Grid) -> tuple[Any, tuple[str, ...]]:
-    """The family's conditions, and the words its network attends to."""
-    encoder = getattr(bundle.family, "text", None)
-    if isinstance(encoder, EmbeddingCache) and isinstance(encoder.encoder, T5TextEncoder):
-        condition = bundle.family.condition(request, Given(), size)
-        return condition, words_of(encoder.encoder, encoder.asked[0])
-    if not isinstance(encoder, T5TextEncoder):
-        return bundle.family.condition(request, Given(), size), ()
-    prompts: list[str] = []  # a family may add words of its own: scores, FPS
-    hook = encoder.register_forward_pre_hook(lambda _module, args: prompts.extend(args[0]))
-    try:
-        condition = bundle.family.condition(request, Given(), size)
-    finally:
-        hook.remove()
-    return condition, words_of(encoder, prompts[0])
+def text_tokens(encoder: T5TextEncoder | None, words: tuple[str, ...]) -> int:
+    """How many tokens the prompt has, all padding counted."""
+    return encoder.cfg.max_tokens if encoder is not None and encoder.cfg.attend_padding else len(words)
 
 
 def _looks(total: int, weights: int, heads: int) -> tuple[list[int], bool]:
@@ -154,6 +155,17 @@ def _told(maps: list[Map], words: int, average: bool) -> tuple[Map, ...]:
     return tuple(out)
 
 
+def focus_of(latent: Tensor, grid: Grid) -> Grid:
+    """A clean latent (c, t, h, w) -> (frame, row, column), each from 0: the patch of the middle frame of `grid` whose
+    place differs most from the median of its row. Sky and ground are alike along a row, an object is not."""
+    t, h, w = grid
+    frame = t // 2
+    middle = latent[:, frame * latent.shape[1] // t]  # (c, h, w)
+    apart = (middle - middle.median(dim=-1, keepdim=True).values).square().mean(0).sqrt()
+    best = int(torch.nn.functional.adaptive_avg_pool2d(apart[None], (h, w)).argmax())
+    return frame, best // w, best % w
+
+
 def _rgb(latent: Tensor, matrix: Tensor) -> NDArray[np.float32]:
     """A latent (c, t, h, w) as a picture (t, h, w, 3) that is not clipped."""
     picture: NDArray[np.float32] = (torch.einsum("cthw,cr->thwr", latent, matrix[:-1]) + matrix[-1]).numpy()
@@ -162,53 +174,101 @@ def _rgb(latent: Tensor, matrix: Tensor) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Part]:
-    """Run a request of one clip without given frames: Progress, and each part once. Raises Cancelled at the next step
-    after `cancel` is set, DeviceError where memory runs out."""
+    """Run a request of one clip without given frames, of its scenes the first: Progress, and each part once. Raises
+    Cancelled at the next step after `cancel` is set, DeviceError where memory runs out."""
     try:
-        with closing(_explain(bundle, request, cancel)) as parts:  # type: ignore[type-var]
+        with closing(_explain(bundle, request.scene(0), cancel)) as parts:  # type: ignore[type-var]
             yield from parts
-    except (torch.OutOfMemoryError, MemoryError):
-        raise DeviceError("the device ran out of memory; try a smaller model") from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        let_go(error)
+        raise DeviceError(message("device.out_of_memory_here")) from None
 
 
 def _explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None) -> Iterator[Part]:
     total = request.steps + 8
     done = 0
 
-    def progress(text: str) -> Progress:
+    def progress(text: Message) -> Progress:
         if cancel is not None and cancel.is_set():
-            raise Cancelled("the run was stopped")
+            raise Cancelled(message("run.was_stopped"))
         return Progress(done=min(done, total), total=total, text=text)
 
-    yield progress("Reading the prompt")
-    network, sampler = network_of(bundle), bundle.spec.sampler
+    yield progress(message("run.encoding"))
+    adapter = bundle.family.adapter
     draw = noise_of(bundle, request)
     noise = draw()
     size: Grid = (noise.shape[2], noise.shape[3], noise.shape[4])
-    grid = token_grid(network, size)
-    condition, words = _condition(bundle, request, size)
-    heads = network.cfg.heads
-    at, average = _looks(request.steps, count_weights(network, grid, len(words)), heads)
+    grid = patch_grid(adapter.patch, size)
+    condition = bundle.family.condition(request, ConditioningFrames(), size)
+    words = () if bundle.t5 is None else words_of(bundle.t5, condition.prompt)
+    heads = adapter.heads
+    weights = count_weights(adapter.attention_sites(), heads, grid, len(words))
+    at, average = _looks(request.steps, weights, heads)
     looks: list[tuple[int, float, tuple[Map, ...]]] = []
     taken: list[Step] = []
-    clock = Clock(network, 999.0 if isinstance(sampler, IddpmConfig) else 1000.0)
-    yield progress("Denoising")
+    clock = Clock(adapter, bundle.family.time_scale)
+    called: tuple[CallRecorder, Step] | None = None
+    added: dict[tuple[int, int], float] = {}
+    yield progress(message("run.denoising_first"))
 
     with closing(bundle.family.steps(noise, condition, request, draw)) as steps:  # type: ignore[type-var]
         while True:
             index = len(taken)
-            with Recorder(network, grid) if index in at else nullcontext() as recorder:
+            calls = CallRecorder(adapter)
+            with (
+                Recorder(adapter, grid) if index in at else nullcontext() as recorder,
+                nullcontext() if called else calls,
+                watching_blocks(adapter) if index == 0 and not is_large(adapter.network) else nullcontext() as blocks,
+            ):
                 step = clock.watch(lambda: next(steps, None)) if index == 0 else next(steps, None)
             if step is None:
                 break
             taken.append(step)
+            added = blocks or added
+            if called is None and (step.t <= SHOWN_TIME or index + 1 == step.total):
+                called = calls, step
             done += 1
             if recorder is not None:
                 looks.append((index, step.t, _told(recorder.maps, len(words), average)))
-            yield progress(f"Denoising {len(taken)} of {step.total}")
+            yield progress(message("run.denoising", step=len(taken), total=step.total))
 
+    assert called is not None
+    yield from _of_the_steps(bundle, request, taken, called)
+    yield progress(message("run.modulation"))
+
+    def first_step(family: Family[Any]) -> None:
+        anew = family.condition(request, ConditioningFrames(), size)
+        with closing(family.steps(noise, anew, request, draw)) as steps:  # type: ignore[type-var]
+            next(steps)
+
+    modulated = tuple(modulations(clock, even_times(CURVE_POINTS)))
+    yield _tokens(adapter, noise.shape[1], size, grid, modulated)
+    yield begin(bundle.family, first_step, added, modulated)
+    yield Attentions(
+        grid=grid,
+        focus=focus_of(taken[-1].x[0].float().cpu(), grid),
+        words=words,
+        heads=1 if average else heads,
+        looks=tuple(looks),
+    )
+    yield masking_of(called[0], heads, math.prod(grid), text_tokens(bundle.t5, words))
+    done += 1
+    yield progress(message("run.decoding"))
+    bundle.prepare("decode")
+    for part in _of_the_codec(bundle, request, taken[-1].x[:1].to(bundle.codec_dtype)):
+        done += part is None or isinstance(part, Coding)
+        yield part if part is not None else progress(message("run.coding"))
+
+
+def _of_the_steps(
+    bundle: ModelBundle, request: GenerationRequest, taken: list[Step], called: tuple[CallRecorder, Step]
+) -> Iterator[Part]:
+    """The way, and what was predicted on it."""
+    sampler = bundle.spec.sampler
     matrix = bundle.preview_matrix.float().cpu()
-    xs: list[Tensor] = [step.start[0].float().cpu() for step in taken] + [taken[-1].x[0].float().cpu()]
+    xs = [step.start[0].float().cpu() for step in taken] + [taken[-1].x[0].float().cpu()]
     clean = [step.x0[0].float().cpu() for step in taken]
     yield Flow(
         times=tuple(step.t for step in taken),
@@ -223,26 +283,29 @@ def _explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | Non
         pulls=tuple(pulls),
         pictures=tuple((_rgb(pull.null_x0, matrix), _rgb(pull.prompt_x0, matrix)) for pull in pulls),
     )
-    yield progress("Reading the modulation")
-    times = even_times(CURVE_POINTS)
-    patch = network.cfg.patch
-    patches: Grid = (1, patch, patch) if isinstance(patch, int) else patch
-    channels = noise.shape[1]
-    yield Tokens(
+    yield halves_of(*called, request.guidance[0], matrix)
+    yield channels_of(*called, sampler)
+
+
+def _tokens(
+    adapter: Adapter[Any, Any], channels: int, size: Grid, grid: Grid, modulated: tuple[Modulation, ...]
+) -> Tokens:
+    return Tokens(
         latent=(channels, *size),
         grid=grid,
-        patch=patches,
-        values=channels * patches[0] * patches[1] * patches[2],
-        width=network.cfg.width,
-        times=tuple(times.tolist()),
-        modulations=tuple(modulations(clock, times)),
+        patch=adapter.patch,
+        values=channels * math.prod(adapter.patch),
+        width=adapter.width,
+        times=tuple(even_times(CURVE_POINTS).tolist()),
+        modulations=modulated,
     )
-    yield Attentions(grid=grid, words=words, heads=1 if average else heads, looks=tuple(looks))
-    done += 1
-    yield progress("Decoding")
-    bundle.use("decode")
-    latent = taken[-1].x[:1].to(bundle.codec_dtype)
-    video = torch.cat(list(bundle.codec.decode_chunks(latent, request.shape.frames)), dim=2).clamp(-1, 1)
-    for part in code(bundle.codec, video, matrix):
-        done += 1
-        yield part if part is not None else progress("Coding the clip once more")
+
+
+def _of_the_codec(bundle: ModelBundle, request: GenerationRequest, latent: Tensor) -> Iterator[Part | None]:
+    """The clip of a latent (1, c, t', h', w'), and what the codec makes of it; None after each part of the work."""
+    shape, codec = request.shape, bundle.codec
+    video = codec.decode(latent, shape.frames).clamp(-1, 1)
+    yield from code(codec, video, bundle.preview_matrix.float().cpu())
+    yield causal(video, codec)
+    _, end = codec.frame_spans(shape.frames, shape.height_px, shape.width_px)[0]
+    yield scale(codec, latent[:, :, :1], end)

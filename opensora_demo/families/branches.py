@@ -1,4 +1,4 @@
-"""Evaluating the branches of guidance: as many (clip, branch) pairs as fit go through the network in one batch."""
+"""The branches of guidance: as many (clip, branch) pairs as fit go through the network in one batch, and are mixed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from opensora_demo.sampling import iddpm
+from opensora_demo.sampling.guidance import SKIP, Guidance, guidance_changed
+from opensora_demo.sampling.step import Prediction
+
 Call = Callable[[list[int], list[int]], Tensor]
-"""(rows, branches), one entry each for a batch -> the network's output (n, ...)."""
+"""(rows, branches), one entry each for a batch -> the network's output (n, ...). Pairs of the branch `SKIP`, for which
+the network is another one, come in batches of their own."""
+
+
+def pairs_of(wanted: Tensor, *, shared: bool = False) -> list[tuple[int, int]]:
+    """The (row, branch) pairs that are evaluated, branch by branch; `shared` as for `evaluate`."""
+    rows, branches = wanted.shape
+    return [
+        (row, k)
+        for k in range(branches)
+        for row in range(1 if shared else rows)
+        if (wanted[:, k].any() if shared else wanted[row, k])
+    ]
 
 
 def evaluate(call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int | None = None) -> list[Tensor | None]:
@@ -17,14 +33,14 @@ def evaluate(call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int
     With `shared` all rows hold the same latent (the first step of a comparison): each branch is evaluated once.
     """
     rows, branches = wanted.shape
-    pairs = [
-        (row, k)
-        for k in range(branches)
-        for row in range(1 if shared else rows)
-        if (wanted[:, k].any() if shared else wanted[row, k])
-    ]
-    size = max_batch or len(pairs)
-    parts = [pairs[at : at + size] for at in range(0, len(pairs), size)]
+    pairs = pairs_of(wanted, shared=shared)
+    parts: list[list[tuple[int, int]]] = []
+    for alike in ([pair for pair in pairs if pair[1] != SKIP], [pair for pair in pairs if pair[1] == SKIP]):
+        size = max_batch or max(len(alike), 1)
+        parts += [alike[at : at + size] for at in range(0, len(alike), size)]
+    pairs = [pair for part in parts for pair in part]
+    if not pairs:
+        return [None] * branches
     out = torch.cat([call([row for row, _ in part], [k for _, k in part]) for part in parts])
     predictions: list[Tensor | None] = []
     for k in range(branches):
@@ -40,3 +56,26 @@ def evaluate(call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int
             full[[pairs[i][0] for i in found]] = out[found]
             predictions.append(full)
     return predictions
+
+
+def guide_noise(
+    out: list[Tensor | None], guidance: Guidance, index: int, x: Tensor, timestep: float, guided: int | None
+) -> Prediction:
+    """The prompt branch's output with the first `guided` of its noise channels (None: all of them) replaced by the
+    guided ones."""
+    assert out[0] is not None
+    channels = x.shape[1]
+    count = channels if guided is None else guided
+    noise = [None if o is None else o[:, :channels].float() for o in out]
+    part = [None if n is None else n[:, :count] for n in noise]
+    eps = guidance.guide(part, index, x[:, :count], iddpm.to_x0(timestep))
+    return Prediction(guided=torch.cat([eps, out[0][:, count:].float()], dim=1), branches=tuple(noise))
+
+
+def guide_velocity(branches: list[Tensor | None], guidance: Guidance, index: int, x: Tensor, t: float) -> Prediction:
+    """The guided dx/dt of x at time t, from those of its branches."""
+    return Prediction(
+        guided=guidance.guide(branches, index, x, (1.0, -t)),
+        branches=tuple(branches),
+        guidance_changed=guidance_changed(guidance, index),
+    )

@@ -7,79 +7,128 @@ given.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from opensora_demo.families.base import Conditioning, Draw, Given, PooledEncoder, Use, unmoved
-from opensora_demo.families.branches import evaluate
-from opensora_demo.families.stdit import guide_noise
-from opensora_demo.models.dit import DiT
+from opensora_demo.families.adapters.base import Adapter, N
+from opensora_demo.families.base import (
+    Conditioning,
+    ConditioningFrames,
+    Draw,
+    Family,
+    Grid,
+    PooledEncoder,
+    PrepareStage,
+    RunSettings,
+    no_offload,
+)
+from opensora_demo.families.branches import evaluate, guide_noise
+from opensora_demo.request.curve import shares
+from opensora_demo.request.request import GenerationRequest
 from opensora_demo.sampling import iddpm
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.sampling.guidance import ClassifierFree
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance
 from opensora_demo.sampling.step import Prediction, Step
-from opensora_demo.types import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTConditioning(Conditioning):
-    """y (2, c): pooled text of the prompt, then the null vector."""
+    """y (2, c): pooled text of the prompt, then the null vector; or (2) the prompt's class, then the null class."""
 
     y: Tensor
 
 
-class DiTFamily:
+class PooledTextAdapter(Adapter[N, DiTConditioning]):
+    """A network that is told one vector of text."""
+
+    @abstractmethod
+    def null_vector(self) -> Tensor:
+        """What stands for no text, (c)."""
+
+
+class DiTFamily(Family[DiTConditioning]):
+    adapter: PooledTextAdapter[Any]
+    time_scale = 999.0
+
     def __init__(
         self,
         text: PooledEncoder,
-        network: DiT,
+        adapter: PooledTextAdapter[Any],
         sampler: IddpmConfig,
         *,
         max_batch: int | None = None,
-        use: Use = unmoved,
+        prepare: PrepareStage = no_offload,
     ) -> None:
+        super().__init__(adapter, max_batch=max_batch, prepare=prepare)
         self.text = text
-        self.network = network
         self.sampler = sampler
-        self.max_batch = max_batch
-        self.use = use
 
-    def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> DiTConditioning:
+    def times(self, run: RunSettings, size: Grid) -> tuple[float, ...]:
+        return ()
+
+    def guidance(self, run: RunSettings, given: bool, size: Grid, times: tuple[float, ...]) -> Guidance:
+        return ClassifierFree(
+            tuple(scale for scale, _ in run.columns),
+            tuple(rule for _, rule in run.columns),
+            iddpm.noise_levels(run.steps, self.sampler),
+            shares=shares(run.curve, run.steps),
+        )
+
+    def wanted(self, guidance: Guidance, step: int) -> Tensor:
+        wanted = guidance.needed(step)
+        wanted[:, 0] = True  # the unguided channels are the prompt branch's
+        return wanted
+
+    def condition(self, request: GenerationRequest, given: ConditioningFrames, size: Grid) -> DiTConditioning:
         if given:
             raise ValueError("Open-Sora 1.0 takes no given frames")
         pooled = self.text([request.prompt, *([request.negative_prompt] if request.negative_prompt else [])])
-        self.use("denoise")
+        self.prepare("denoise")
         y = pooled.pooled
         if not request.negative_prompt:
-            y = torch.cat([y, self.network.null_condition().to(y)[None]])
+            y = torch.cat([y, self.adapter.null_vector().to(y)[None]])
         return DiTConditioning(
-            guidance=ClassifierFree(
-                tuple(scale for scale, _ in request.columns),
-                tuple(rule for _, rule in request.columns),
-                iddpm.noise_levels(request.steps, self.sampler),
-            ),
+            guidance=self.guidance(request, False, size, ()),
             y=y,
             unknown=tuple(dict.fromkeys(word for words in pooled.unknown for word in words)),
             cut_tokens=pooled.cut_tokens[0],
+            weaker=self.weaker_condition(request, given, size),
         )
+
+    def own_predictions(
+        self,
+        x: Tensor,
+        t: float,
+        condition: DiTConditioning,
+        wanted: Tensor,
+        x_mask: Tensor | None = None,
+        *,
+        shared: bool = False,
+    ) -> list[Tensor | None]:
+        def call(rows: list[int], branches: list[int]) -> Tensor:
+            return self.call(x, t, condition, rows, branches)
+
+        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch)
 
     def predict(self, x: Tensor, timestep: float, index: int, condition: DiTConditioning) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w)."""
-
-        def call(rows: list[int], branches: list[int]) -> Tensor:
-            return self.network(x[rows], torch.full((len(rows),), timestep, device=x.device), condition.y[branches])
-
-        wanted = condition.guidance.needed(index)
-        wanted[:, 0] = True  # the unguided channels are the prompt branch's
-        out = evaluate(call, wanted, shared=index == 0 and len(x) > 1, max_batch=self.max_batch)
+        wanted = self.wanted(condition.guidance, index)
+        out = self.predictions(x, timestep, condition, wanted, shared=index == 0 and len(x) > 1)
         return guide_noise(out, condition.guidance, index, x, timestep, self.sampler.guided_channels)
 
     def steps(
         self, noise: Tensor, condition: DiTConditioning, request: GenerationRequest, draw: Draw
     ) -> Iterator[Step]:
         yield from iddpm.sample(
-            lambda x, t, i, _: self.predict(x, t, i, condition), noise, request.steps, self.sampler, draw
+            lambda x, t, i, _: self.predict(x, t, i, condition.at(i)),
+            noise,
+            request.steps,
+            self.sampler,
+            draw,
+            turn=condition.turn,
         )

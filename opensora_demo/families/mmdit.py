@@ -11,23 +11,37 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from opensora_demo.families.base import Conditioning, Draw, Given, PooledEncoder, TokenEncoder, Use, unmoved
-from opensora_demo.families.branches import evaluate
-from opensora_demo.models.mmdit import MMDiT
+from opensora_demo.families.adapters.base import Adapter, N
+from opensora_demo.families.base import (
+    Conditioning,
+    ConditioningFrames,
+    Draw,
+    Family,
+    Grid,
+    PooledEncoder,
+    PrepareStage,
+    RunSettings,
+    TokenEncoder,
+    no_offload,
+)
+from opensora_demo.families.branches import evaluate, guide_velocity
+from opensora_demo.request.curve import shares
+from opensora_demo.request.request import GenerationRequest
 from opensora_demo.sampling.config import RectifiedFlowConfig
-from opensora_demo.sampling.given_frames import given_frames
-from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, Unguided, flow_levels, jumps
+from opensora_demo.sampling.frame_conditions import given_frames, kind_of
+from opensora_demo.sampling.guidance import ClassifierFree, Guidance, TextImage, Unguided, flow_levels, image_rules
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times, shift_v20
 from opensora_demo.sampling.step import Prediction, Step
 from opensora_demo.text.prompts import add_fps_and_motion
-from opensora_demo.types import GenerationRequest
 
 GIVEN_IN_BRANCH = (True, True, False)
 
@@ -35,14 +49,14 @@ GIVEN_IN_BRANCH = (True, True, False)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MMDiTConditioning(Conditioning):
     """text (branches, n, c) and pooled (branches, c_pooled): prompt, null, null again; mask (1, t, h, w) and latent
-    (c, t, h, w) of given frames, zero where none is; back: (index, latent (c, 1, h, w)) of frames that are put back
-    over the result; scales: what a distilled network is told, one for each row."""
+    (c, t, h, w) of given frames, zero where none is; back: latents (c, n, h, w) that are put back over the beginning
+    and the end of the result; scales: what a distilled network is told, one for each row."""
 
     text: Tensor
     pooled: Tensor
     mask: Tensor
     latent: Tensor
-    back: tuple[tuple[int, Tensor], ...] = ()
+    back: tuple[Tensor | None, Tensor | None] = (None, None)
     scales: tuple[float, ...] = ()
 
     def cond(self, branches: list[int]) -> Tensor:
@@ -52,106 +66,127 @@ class MMDiTConditioning(Conditioning):
         return full * seen.view(-1, 1, 1, 1, 1)
 
 
-class MMDiTFamily:
+class JointTextAdapter(Adapter[N, MMDiTConditioning]):
+    """A network whose text tokens join the clip's, beside a pooled vector."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def distilled(self) -> bool:
+        """Whether the scale of guidance is told to the network instead of being applied to two calls of it."""
+
+
+class MMDiTFamily(Family[MMDiTConditioning]):
+    adapter: JointTextAdapter[Any]
+    time_scale = 1.0
+
     def __init__(
         self,
         text: TokenEncoder,
         pooled: PooledEncoder,
-        network: MMDiT,
+        adapter: JointTextAdapter[Any],
         sampler: RectifiedFlowConfig,
         *,
         causal: bool = True,
         max_batch: int | None = None,
-        use: Use = unmoved,
+        prepare: PrepareStage = no_offload,
     ) -> None:
         """`causal` says whether the codec gives the first frame a latent of its own."""
+        super().__init__(adapter, max_batch=max_batch, prepare=prepare)
         self.text = text
         self.pooled = pooled
-        self.network = network
         self.sampler = sampler
         self.causal = causal
-        self.max_batch = max_batch
-        self.use = use
 
-    def condition(self, request: GenerationRequest, given: Given, size: tuple[int, int, int]) -> MMDiTConditioning:
+    def condition(self, request: GenerationRequest, given: ConditioningFrames, size: Grid) -> MMDiTConditioning:
         prompts = [add_fps_and_motion(request.prompt, request.fps, request.motion_score), request.negative_prompt]
         features, pooled = self.text(prompts), self.pooled(prompts)
-        self.use("denoise")
+        self.prepare("denoise")
         references = [latent for latent in (given.first, given.last) if latent is not None]
-        kind = {(False, False): "t2v", (True, False): "i2v_head", (False, True): "i2v_tail", (True, True): "i2v_loop"}[
-            given.first is not None, given.last is not None
-        ]
-        mask, latent = given_frames(kind, references, (self.network.cfg.latent_channels, *size), causal=self.causal)  # type: ignore[arg-type]
+        mask, latent = given_frames(
+            kind_of(given.first, given.last),
+            references,
+            (self.adapter.latent_channels, *size),
+            causal=self.causal,
+            count=max((reference.shape[1] for reference in references), default=None),
+        )
+        times = self.times(request, size)
         return MMDiTConditioning(
-            guidance=self.guidance(request, bool(mask.any()), size),
+            guidance=self.guidance(request, bool(given), size, times),
+            times=times,
             text=features.y[[0, 1, 1]],
             pooled=pooled.pooled[[0, 1, 1]],
             mask=mask.to(features.y.device),
             latent=latent.to(features.y.device),
-            back=tuple((at, frame) for at, frame in ((0, given.first), (-1, given.last)) if frame is not None),
+            back=(given.first, given.last),
             scales=tuple(scale for scale, _ in request.columns),
+            prompt=prompts[0],
             unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
+            weaker=self.weaker_condition(request, given, size),
         )
 
-    def guidance(self, request: GenerationRequest, given: bool, size: tuple[int, int, int]) -> Guidance:
-        scales, rules = tuple(scale for scale, _ in request.columns), tuple(rule for _, rule in request.columns)
-        if self.network.cfg.guidance_embed:
+    def guidance(self, run: RunSettings, given: bool, size: Grid, times: tuple[float, ...]) -> Guidance:
+        scales, rules = tuple(scale for scale, _ in run.columns), tuple(rule for _, rule in run.columns)
+        if self.adapter.distilled:
             return Unguided(scales)
-        levels = flow_levels(self.times(request.steps, size)[:-1])
-        if not given:
-            return ClassifierFree(scales, rules, levels)
+        levels, drawn = flow_levels(times[:-1]), shares(run.curve, run.steps)
+        if not given or size[0] == 1:  # a picture is not told what is given
+            return ClassifierFree(scales, rules, levels, shares=drawn)
         return TextImage(
             scales=scales,
             rules=rules,
-            image_scale=request.image_guidance,
-            points=request.steps + 1,
+            image_rules=image_rules(rules),
+            image_scale=run.image_guidance,
+            points=run.steps + 1,
             levels=levels,
             latent_frames=size[0],
+            shares=drawn,
         )
 
-    def predictions(
-        self, x: Tensor, t: float, condition: MMDiTConditioning, wanted: Tensor, *, shared: bool = False
+    def own_predictions(
+        self,
+        x: Tensor,
+        t: float,
+        condition: MMDiTConditioning,
+        wanted: Tensor,
+        x_mask: Tensor | None = None,
+        *,
+        shared: bool = False,
     ) -> list[Tensor | None]:
-        """Each branch's velocity (rows, c, t, h, w) where `wanted` (rows, branches)."""
-
         def call(rows: list[int], branches: list[int]) -> Tensor:
-            return self.network(
-                x[rows],
-                torch.full((len(rows),), t, device=x.device),
-                condition.text[branches],
-                condition.pooled[branches],
-                cond=condition.cond(branches) if self.network.cfg.cond_embed else None,
-                guidance=torch.tensor([condition.scales[row] for row in rows], device=x.device)
-                if self.network.cfg.guidance_embed
-                else None,
-            )
+            return self.call(x, t, condition, rows, branches)
 
-        distilled_rows_differ = self.network.cfg.guidance_embed and len(set(condition.scales)) > 1
+        distilled_rows_differ = self.adapter.distilled and len(set(condition.scales)) > 1
         return evaluate(call, wanted, shared=shared and not distilled_rows_differ, max_batch=self.max_batch)
 
-    def times(self, steps: int, size: tuple[int, int, int]) -> tuple[float, ...]:
+    def times(self, run: RunSettings, size: Grid) -> tuple[float, ...]:
         if self.sampler.shift == "none":
-            return flow_times(steps, self.sampler.ratio)
+            return flow_times(run.steps, self.sampler.ratio)
         if self.sampler.shift != "2.0":
             raise ValueError(f"MMDiT has no timestep transform {self.sampler.shift}")
-        tokens = size[1] * size[2] // self.network.cfg.patch**2
-        return flow_times(steps, shift_v20(tokens, size[0]))
+        _, rows, columns = self.adapter.patch
+        return flow_times(run.steps, shift_v20(size[1] * size[2] // (rows * columns), size[0]))
 
     def steps(
         self, noise: Tensor, condition: MMDiTConditioning, request: GenerationRequest, draw: Draw
     ) -> Iterator[Step]:
-        size = (noise.shape[2], noise.shape[3], noise.shape[4])
-        yield from self.run(noise, condition, self.times(request.steps, size))
+        yield from self.run(noise, condition, condition.times)
 
     def run(self, noise: Tensor, condition: MMDiTConditioning, times: tuple[float, ...]) -> Iterator[Step]:
         """`denoise`, whose last step has the given frames put back as they came from the codec. (A clip of one frame is
         not told what is given, as in the reference, and becomes it all the same.)"""
         for step in self.denoise(noise, condition, times):
-            if step.index + 1 == step.total and condition.back:
+            first, last = condition.back
+            if step.index + 1 == step.total and (first is not None or last is not None):
                 x = step.x.clone()
-                for at, frame in condition.back:
-                    x[:, :, at] = frame[:, 0].to(x)
+                if first is not None:
+                    x[:, :, : first.shape[1]] = first.to(x)
+                if last is not None:
+                    x[:, :, -last.shape[1] :] = last.to(x)
                 step = replace(step, x=x, x0=x)
             yield step
 
@@ -159,11 +194,9 @@ class MMDiTFamily:
         """From noise (rows, c, t, h, w) along `times`."""
 
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
-            wanted = condition.guidance.needed(index)
-            branches = tuple(self.predictions(x, t, condition, wanted, shared=index == 0 and len(x) > 1))
-            guidance = condition.guidance
-            return Prediction(
-                guided=guidance.guide(branches, index, x, (1.0, -t)), branches=branches, jumps=jumps(guidance, index)
-            )
+            told = condition.at(index)
+            wanted = self.wanted(told.guidance, index)
+            branches = self.predictions(x, t, told, wanted, shared=index == 0 and len(x) > 1)
+            return guide_velocity(branches, told.guidance, index, x, t)
 
-        yield from sample(velocity, noise, times, order=self.sampler.order)
+        yield from sample(velocity, noise, times, order=self.sampler.order, turn=condition.turn)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
 from opensora_demo.nn.attention import SelfAttention
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, fixed_positions, fixed_times
 from opensora_demo.nn.modulation import modulate
@@ -26,7 +28,7 @@ class DiTConfig:
     """Numbers of a DiT; the defaults are XL/2 for 16 frames of 256 px with CLIP's pooled text.
 
     `input_size` is the latent's (t, h, w), fixed, since the position tables are. `classes` > 0 takes class labels in
-    place of text. `alternate` makes it a Latte.
+    place of text. Without `temporal_positions` no frame knows where in time it stands. `alternate` makes it a Latte.
     """
 
     input_size: tuple[int, int, int] = (16, 32, 32)
@@ -41,6 +43,15 @@ class DiTConfig:
     learned_sigma: bool = True
     temporal_positions: bool = True
     alternate: bool = False
+    reads_fps: ClassVar[bool] = False
+    takes_loras: ClassVar[bool] = False
+
+    @property
+    def text_mode(self) -> TextMode:
+        return "class label" if self.classes else "pooled vector"
+
+    def build(self) -> DiT:
+        return DiT(self)
 
     @property
     def out_channels(self) -> int:
@@ -48,14 +59,20 @@ class DiTConfig:
 
 
 class LabelEmbedder(nn.Module):
-    """A row for each class, and a last one for none."""
+    """Class labels (b) in 0..classes as vectors (b, width): a row for each class, and a last one, number `classes`, for
+    none."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
+        self.none = classes
         self.embedding_table = nn.Embedding(classes + 1, width)
 
     def forward(self, label: Tensor) -> Tensor:
         return self.embedding_table(label)
+
+    def token_drop(self, label: Tensor, dropped: Tensor) -> Tensor:
+        """The labels (b), none in the place of those that are `dropped` (b): training drops a share of them."""
+        return torch.where(dropped, self.none, label)
 
 
 class Block(nn.Module):
@@ -102,9 +119,8 @@ class DiT(nn.Module):
     def __init__(self, cfg: DiTConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        t, h, w = patch_grid(cfg.patch, cfg.input_size)
-        self.register_buffer("pos_embed_spatial", fixed_positions(cfg.width, h, w))
-        self.register_buffer("pos_embed_temporal", fixed_times(cfg.width, t))
+        for name, table in self.fixed_tables().items():
+            self.register_buffer(name, table)
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.y_embedder = (
@@ -112,6 +128,14 @@ class DiT(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.depth))
         self.final_layer = FinalLayer(cfg.width, math.prod(cfg.patch) * cfg.out_channels)
+
+    def fixed_tables(self) -> dict[str, Tensor]:
+        """The buffers that are computed and not learned: whatever a file has in their place."""
+        t, h, w = patch_grid(self.cfg.patch, self.cfg.input_size)
+        return {
+            "pos_embed_spatial": fixed_positions(self.cfg.width, h, w),
+            "pos_embed_temporal": fixed_times(self.cfg.width, t),
+        }
 
     def initialise(self) -> None:
         """Weights to start training from: xavier, 0.02 normal in embedders, zeros in modulation and output."""

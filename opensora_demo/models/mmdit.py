@@ -9,14 +9,17 @@ Parameter names follow the published checkpoint. Source: Open-Sora v2.0 opensora
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
+from opensora_demo.nn.attention import Attention, AttentionKernel, attend
 from opensora_demo.nn.embeddings import FREQUENCIES, sinusoid
-from opensora_demo.nn.kept import Kept
+from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.rope import RotaryTable, axial_table, rotate_halves, rotate_pairs
 
@@ -49,6 +52,12 @@ class MMDiTConfig:
     cond_embed: bool = True
     fused_qkv: bool = False
     rotate_halves: bool = True
+    text_mode: ClassVar[TextMode] = "token concatenation"
+    reads_fps: ClassVar[bool] = True
+    takes_loras: ClassVar[bool] = True
+
+    def build(self) -> MMDiT:
+        return MMDiT(self)
 
     @property
     def latent_channels(self) -> int:
@@ -120,10 +129,10 @@ class StreamAttention(nn.Module):
         return self.norm.query_norm(q), self.norm.key_norm(k), v
 
 
-def attend_rotated(q: Tensor, k: Tensor, v: Tensor, rope: RotaryTable, halves: bool) -> Tensor:
+def attend_rotated(q: Tensor, k: Tensor, v: Tensor, rope: RotaryTable, halves: bool, kernel: AttentionKernel) -> Tensor:
     """Attention of (b, heads, n, d) with rotary positions on q and k -> (b, n, heads * d)."""
     rotate = rotate_halves if halves else rotate_pairs
-    out = F.scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v)
+    out = attend(rotate(q, rope), rotate(k, rope), v, kernel=kernel)
     return rearrange(out, "b h n d -> b n (h d)")
 
 
@@ -131,8 +140,10 @@ def _mlp(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
 
-class DoubleBlock(nn.Module):
+class DoubleBlock(Attention):
     """Text and video each with their own weights, one attention over both."""
+
+    kernel: AttentionKernel = "fused"
 
     def __init__(self, cfg: MMDiTConfig) -> None:
         super().__init__()
@@ -153,7 +164,7 @@ class DoubleBlock(nn.Module):
         q, k, v = self.img_attn.project(modulate(_norm(img), shift1, scale1))
         t_q, t_k, t_v = self.txt_attn.project(modulate(_norm(txt), t_shift1, t_scale1))
         q, k, v = torch.cat([t_q, q], dim=2), torch.cat([t_k, k], dim=2), torch.cat([t_v, v], dim=2)  # text first
-        out = attend_rotated(q, k, v, rope, self.halves)
+        out = attend_rotated(q, k, v, rope, self.halves, self.kernel)
         t_out, out = out.split([txt.shape[1], img.shape[1]], dim=1)
 
         img = img + gate1 * self.img_attn.proj(out)
@@ -163,8 +174,10 @@ class DoubleBlock(nn.Module):
         return img, txt
 
 
-class SingleBlock(nn.Module):
+class SingleBlock(Attention):
     """Attention and MLP side by side over the joined sequence (Dehghani et al., "ViT-22B", 2023)."""
+
+    kernel: AttentionKernel = "fused"
 
     def __init__(self, cfg: MMDiTConfig) -> None:
         super().__init__()
@@ -189,7 +202,8 @@ class SingleBlock(nn.Module):
             q, k = self.q_proj(y), self.k_proj(y)
             v, hidden = self.v_mlp(y).tensor_split([self.width], dim=-1)
         q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (q, k, v))
-        out = attend_rotated(self.norm.query_norm(q), self.norm.key_norm(k), v, rope, self.halves)
+        q, k = self.norm.query_norm(q), self.norm.key_norm(k)
+        out = attend_rotated(q, k, v, rope, self.halves, self.kernel)
         return x + gate * self.linear2(torch.cat([out, F.gelu(hidden, approximate="tanh")], dim=-1))
 
 
@@ -248,7 +262,7 @@ class MMDiT(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleBlock(cfg) for _ in range(cfg.depth))
         self.single_blocks = nn.ModuleList(SingleBlock(cfg) for _ in range(cfg.depth_single))
         self.final_layer = LastLayer(cfg)
-        self._tables: Kept[RotaryTable] = Kept()
+        self._tables: LastValue[RotaryTable] = LastValue()
 
     def initialise(self) -> None:
         """Weights to start training from: xavier, 0.02 normal in embedders, zeros in modulation and output."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, fixed_positions, fixed_times
 from opensora_demo.nn.final import FinalLayer
@@ -41,6 +43,12 @@ class STDiTConfig:
     time_scale: float = 1.0
     temporal: bool = True
     temporal_positions: bool = True
+    text_mode: ClassVar[TextMode] = "cross-attention"
+    reads_fps: ClassVar[bool] = False
+    takes_loras: ClassVar[bool] = False
+
+    def build(self) -> STDiT:
+        return STDiT(self)
 
     @property
     def out_channels(self) -> int:
@@ -101,16 +109,24 @@ class STDiT(nn.Module):
     def __init__(self, cfg: STDiTConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        t, h, w = patch_grid(cfg.patch, cfg.input_size)
-        base_size = None if cfg.temporal else int(math.sqrt(h * w))
-        self.register_buffer("pos_embed", fixed_positions(cfg.width, h, w, cfg.space_scale, base_size))
-        self.register_buffer("pos_embed_temporal", fixed_times(cfg.width, t, cfg.time_scale))
+        for name, table in self.fixed_tables().items():
+            self.register_buffer(name, table)
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
         self.y_embedder = CaptionEmbedder(cfg.text_channels, cfg.width, cfg.max_tokens)
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.depth))
         self.final_layer = FinalLayer(cfg.width, math.prod(cfg.patch) * cfg.out_channels)
+
+    def fixed_tables(self) -> dict[str, Tensor]:
+        """The buffers that are computed and not learned: whatever a file has in their place."""
+        cfg = self.cfg
+        t, h, w = patch_grid(cfg.patch, cfg.input_size)
+        base_size = None if cfg.temporal else int(math.sqrt(h * w))
+        return {
+            "pos_embed": fixed_positions(cfg.width, h, w, cfg.space_scale, base_size),
+            "pos_embed_temporal": fixed_times(cfg.width, t, cfg.time_scale),
+        }
 
     def null_text(self, tokens: int) -> Tensor:
         """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
@@ -136,14 +152,14 @@ class STDiT(nn.Module):
         if not self.cfg.temporal and times is not None:
             x, times = x + times[:, :, None], None
 
-        time = still = self.t_embedder(timestep)  # (b, d)
+        time = t0_embedding = self.t_embedder(timestep)  # (b, d)
         modulation = self.t_block(time)[:, None]  # (b, 1, 6 d)
         time_gate = modulation[:, 0].chunk(6, dim=-1)[2]
         if x_mask is not None:
-            still = self.t_embedder(torch.zeros_like(timestep))
-            modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])
+            t0_embedding = self.t_embedder(torch.zeros_like(timestep))
+            modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])
         for i, block in enumerate(self.blocks):
             in_time = times if i == 0 else None
             x = block(x, modulation, time_gate, text.keys[i], text.values[i], text.mask, in_time)
-        x = self.final_layer(x, time, still, x_mask)
+        x = self.final_layer(x, time, t0_embedding, x_mask)
         return unpatchify(x, self.cfg.patch, size).float()

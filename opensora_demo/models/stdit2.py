@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
 from opensora_demo.nn.final import FinalLayer
-from opensora_demo.nn.kept import Kept
+from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -38,6 +40,12 @@ class STDiT2Config:
     qk_norm: bool = True
     learned_sigma: bool = True
     base_px: int = 512
+    text_mode: ClassVar[TextMode] = "cross-attention"
+    reads_fps: ClassVar[bool] = True
+    takes_loras: ClassVar[bool] = False
+
+    def build(self) -> STDiT2:
+        return STDiT2(self)
 
     @property
     def out_channels(self) -> int:
@@ -86,6 +94,17 @@ class Block(nn.Module):
         return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 
 
+def _first(number: float | Tensor) -> float:
+    return float(number.flatten()[0]) if isinstance(number, Tensor) else number
+
+
+def _each(number: float | Tensor, timestep: Tensor) -> Tensor:
+    """One for all items, or (b), as float32 (b)."""
+    if isinstance(number, Tensor):
+        return number.to(timestep.device, torch.float32).expand(len(timestep))
+    return torch.full_like(timestep, number, dtype=torch.float32)
+
+
 class STDiT2(nn.Module):
     """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..999, text and sizes."""
 
@@ -95,8 +114,8 @@ class STDiT2(nn.Module):
             raise ValueError(f"width must be a multiple of 3, not {cfg.width}")
         self.cfg = cfg
         self.rope = RotaryFrequencies(cfg.width // cfg.heads)
-        self._positions: Kept[Tensor] = Kept()
-        self._rope: Kept[RotaryTable] = Kept()
+        self._positions: LastValue[Tensor] = LastValue()
+        self._rope: LastValue[RotaryTable] = LastValue()
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
@@ -128,18 +147,19 @@ class STDiT2(nn.Module):
         *,
         fps: Tensor,
         frames: Tensor,
-        height_px: float,
-        width_px: float,
-        aspect: float,
+        height_px: float | Tensor,
+        width_px: float | Tensor,
+        aspect: float | Tensor,
         x_mask: Tensor | None = None,
     ) -> Tensor:
-        """timestep, fps, frames (of the video): each (b); aspect: height to width.
+        """timestep, fps, frames (of the video): each (b); size and aspect (height to width): one for all, or (b), of
+        which the positions follow the first, as in the reference.
 
         x_mask (b, t') is False for frames that are given: they count as t = 0.
         """
         size = (x.shape[2], x.shape[3], x.shape[4])
         grid_t, grid_h, grid_w = patch_grid(self.cfg.patch, size)
-        scale = (height_px * width_px) ** 0.5 / self.cfg.base_px
+        scale = (_first(height_px) * _first(width_px)) ** 0.5 / self.cfg.base_px
         base_size = round((grid_h * grid_w) ** 0.5)
 
         x = self.x_embedder(x)  # (b, t, s, d)
@@ -148,23 +168,22 @@ class STDiT2(nn.Module):
             lambda: sincos_position_2d(self.cfg.width, grid_h, grid_w, scale, base_size, x.device).to(x.dtype),
         )
 
-        told = (height_px, width_px, aspect)
-        height, width, ratio = (torch.full_like(timestep, number, dtype=torch.float32) for number in told)
+        height, width, ratio = (_each(number, timestep) for number in (height_px, width_px, aspect))
         embedded = (self.csize_embedder(height), self.csize_embedder(width), self.ar_embedder(ratio))
         space_info = torch.cat(embedded, dim=-1)  # (b, d)
         time_info = self.fl_embedder(frames) + self.fps_embedder(fps)
-        time = still = self.t_embedder(timestep)
+        time = t0_embedding = self.t_embedder(timestep)
         modulation = self.t_block(time + space_info)[:, None]  # (b, 1, 6 d)
         modulation_time = self.t_block_temp(time + time_info)[:, None]  # (b, 1, 3 d)
         if x_mask is not None:
             zero = self.t_embedder(torch.zeros_like(timestep))
-            still = zero + space_info  # unlike `time`, which enters the final layer bare: so does the reference
-            modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])
+            t0_embedding = zero + space_info  # unlike `time`, which enters the final layer bare: so does the reference
+            modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])
             modulation_time = torch.where(
                 x_mask[..., None], modulation_time, self.t_block_temp(zero + time_info)[:, None]
             )
         rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
         for i, block in enumerate(self.blocks):
             x = block(x, modulation, modulation_time, text.keys[i], text.values[i], text.mask, rope)
-        x = self.final_layer(x, time, still, x_mask)
+        x = self.final_layer(x, time, t0_embedding, x_mask)
         return unpatchify(x, self.cfg.patch, size).float()

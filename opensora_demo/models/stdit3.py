@@ -8,28 +8,38 @@ Parameter names follow the published checkpoint. Source: Open-Sora v1.2.0 openso
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d, sinusoid
 from opensora_demo.nn.final import FinalLayer
-from opensora_demo.nn.kept import Kept
+from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
+
+Conditioning = Literal["cross-attention", "concatenation", "replacement"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class STDiT3Config:
     """Numbers of an STDiT3; the defaults are the published XL/2.
 
-    Two switches help a tiny model and are not in the published layout. `pooled_text` adds the mean of the projected
-    text tokens to the time embedding. `frame_position` adds a code of the frame's index to its tokens: rotary
-    positions are relative, so in pure noise no frame can tell which one it is.
+    Two switches help a tiny model and are not in the published layout. `frame_position` adds a code of the frame's
+    index to its tokens: rotary positions are relative, so in pure noise no frame can tell which one it is.
+    `prediction` "clean" says that the output is the clean latent and no velocity (Li & He, "Back to basics", arXiv
+    2511.13720); the family converts.
+
+    `conditioning` says how text comes in. "cross-attention": as published. "concatenation": text tokens stand beside
+    the patches of every frame, in one sequence, and there is no cross-attention. "replacement": in the spatial blocks
+    patches attend to the text in place of each other, as in the first Open-Sora.
     """
 
     in_channels: int = 4
@@ -43,8 +53,18 @@ class STDiT3Config:
     qk_norm: bool = True
     learned_sigma: bool = True
     base_px: int = 512
-    pooled_text: bool = False
     frame_position: bool = False
+    prediction: Literal["velocity", "clean"] = "velocity"
+    conditioning: Conditioning = "cross-attention"
+    reads_fps: ClassVar[bool] = True
+    takes_loras: ClassVar[bool] = False
+
+    @property
+    def text_mode(self) -> TextMode:
+        return "token concatenation" if self.conditioning == "concatenation" else "cross-attention"
+
+    def build(self) -> STDiT3:
+        return STDiT3(self)
 
     @property
     def out_channels(self) -> int:
@@ -52,38 +72,77 @@ class STDiT3Config:
 
 
 class Block(nn.Module):
-    """Attention over space or time, cross-attention, MLP. x is (b, t, s, d); modulation is (b, t or 1, 6 d)."""
+    """Attention over space or time, cross-attention, MLP. x is (b, t, s, d); modulation is (b, t or 1, 6 d).
+
+    Not every block has both attentions: text that is concatenated needs no cross-attention, and where cross-attention
+    takes the place of attention over space, it has that one's modulation and gate.
+    """
+
+    attn: SelfAttention | None
+    cross_attn: CrossAttention | None
 
     def __init__(self, cfg: STDiT3Config, *, temporal: bool) -> None:
         super().__init__()
         self.temporal = temporal
         self.norm1 = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
-        self.attn = SelfAttention(cfg.width, cfg.heads, qk_norm=cfg.qk_norm)
-        self.cross_attn = CrossAttention(cfg.width, cfg.heads)
+        replaced = cfg.conditioning == "replacement" and not temporal
+        concatenated = cfg.conditioning == "concatenation"
+        self.attn = None if replaced else SelfAttention(cfg.width, cfg.heads, qk_norm=cfg.qk_norm)
+        self.cross_attn = None if concatenated else CrossAttention(cfg.width, cfg.heads)
         self.norm2 = nn.LayerNorm(cfg.width, eps=1e-6, elementwise_affine=False)
         self.mlp = Mlp(cfg.width, int(cfg.width * cfg.mlp_ratio))
         self.scale_shift_table = nn.Parameter(torch.randn(6, cfg.width) / cfg.width**0.5)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rope: RotaryTable | None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        mask: Tensor | None,
+        rope: RotaryTable | None,
+        attention: list[Tensor] | None = None,
     ) -> Tensor:
+        """k and v (b, heads, n, d) of the text and its mask (b, 1, 1, n); without keys the mask (b, 1, 1, s) is of the
+        sequence itself. Appends the weights of cross-attention to `attention`."""
         b, frames = x.shape[:2]
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))  # (b, t or 1, 6, d)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = table[..., None, :].unbind(2)  # (b, t or 1, 1, d)
 
         h = modulate(self.norm1(x), shift_a, scale_a)
-        if self.temporal:
+        if self.attn is None:
+            h = self._attend_text(h, k, v, mask, attention)
+        elif self.temporal:
             h = self.attn(rearrange(h, "b t s d -> (b s) t d"), rope)
             h = rearrange(h, "(b s) t d -> b t s d", b=b)
         else:
-            h = self.attn(rearrange(h, "b t s d -> (b t) s d"))
+            keys = mask.repeat_interleave(frames, dim=0) if k is None and mask is not None else None  # (b t, 1, 1, s)
+            h = self.attn(rearrange(h, "b t s d -> (b t) s d"), mask=keys)
             h = rearrange(h, "(b t) s d -> b t s d", b=b)
         x = torch.addcmul(x, gate_a, h)
 
-        h = self.cross_attn(rearrange(x, "b t s d -> b (t s) d"), k, v, mask)
-        x = x + rearrange(h, "b (t s) d -> b t s d", t=frames)
+        if self.attn is not None and self.cross_attn is not None:
+            x = x + self._attend_text(x, k, v, mask, attention)
 
         return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
+
+    def _attend_text(
+        self, x: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor | None, attention: list[Tensor] | None
+    ) -> Tensor:
+        assert self.cross_attn is not None
+        assert k is not None
+        assert v is not None
+        h = self.cross_attn(rearrange(x, "b t s d -> b (t s) d"), k, v, mask, weights=attention)
+        return rearrange(h, "b (t s) d -> b t s d", t=x.shape[1])
+
+
+@dataclass
+class Watched:
+    """What training reads of a call: the weights of each block's cross-attention (b, t s, n), and the tokens
+    (b, t, s, d) half way through the blocks."""
+
+    attention: list[Tensor] = field(default_factory=list)
+    middle: Tensor | None = None
 
 
 class STDiT3(nn.Module):
@@ -93,15 +152,13 @@ class STDiT3(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.rope = RotaryFrequencies(cfg.width // cfg.heads)
-        self._positions: Kept[Tensor] = Kept()
-        self._rope: Kept[RotaryTable] = Kept()
+        self._positions: LastValue[Tensor] = LastValue()
+        self._rope: LastValue[RotaryTable] = LastValue()
         self.x_embedder = PatchEmbed3D(cfg.patch, cfg.in_channels, cfg.width)
         self.t_embedder = ScalarEmbedder(cfg.width)
         self.fps_embedder = ScalarEmbedder(cfg.width)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
         self.y_embedder = CaptionEmbedder(cfg.text_channels, cfg.width, cfg.max_tokens)
-        if cfg.pooled_text:
-            self.y_pool = nn.Linear(cfg.width, cfg.width)
         if cfg.frame_position:
             self.frame_embedder = nn.Linear(cfg.width, cfg.width, bias=False)
         self.spatial_blocks = nn.ModuleList(Block(cfg, temporal=False) for _ in range(cfg.depth))
@@ -120,8 +177,9 @@ class STDiT3(nn.Module):
             for p in module.parameters():
                 if p.ndim == 2:
                     nn.init.normal_(p, std=0.02)
-        for block in (*self.spatial_blocks, *self.temporal_blocks):
-            nn.init.zeros_(block.cross_attn.proj.weight)
+        for block in self._blocks():
+            if block.attn is not None and block.cross_attn is not None:
+                nn.init.zeros_(block.cross_attn.proj.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
         if self.cfg.frame_position:
             nn.init.zeros_(self.frame_embedder.weight)
@@ -138,12 +196,12 @@ class STDiT3(nn.Module):
         """
         counts = None if lengths is None else torch.arange(y.shape[1], device=y.device) < lengths[:, None]  # (b, n)
         y = y if projected else self.y_embedder(y)
-        pooled = None
-        if self.cfg.pooled_text:
-            share = torch.ones(y.shape[:2], device=y.device) if counts is None else counts.float()
-            pooled = self.y_pool(((share / share.sum(1, keepdim=True))[..., None].to(y.dtype) * y).sum(1))
-        keys, values = zip(*(block.cross_attn.project_text(y) for block in self._blocks()), strict=True)
-        return TextKeys(keys, values, None if counts is None else counts[:, None, None], pooled)
+        mask = None if counts is None else counts[:, None, None]
+        if self.cfg.conditioning == "concatenation":
+            return TextKeys((), (), mask, tokens=y)
+        readers = [block.cross_attn for block in self._blocks() if block.cross_attn is not None]
+        keys, values = zip(*(reader.project_text(y) for reader in readers), strict=True)
+        return TextKeys(keys, values, mask)
 
     def _blocks(self) -> list[Block]:
         return [b for pair in zip(self.spatial_blocks, self.temporal_blocks, strict=True) for b in pair]  # type: ignore[misc]
@@ -158,8 +216,10 @@ class STDiT3(nn.Module):
         height_px: float,
         width_px: float,
         x_mask: Tensor | None = None,
+        watched: Watched | None = None,
     ) -> Tensor:
-        """timestep (b) in 0..1000, fps (b); x_mask (b, t') is False for frames that are given: they count as t = 0."""
+        """timestep (b) in 0..1000, or (b, t') of each latent frame; fps (b); x_mask (b, t') is False for frames that
+        are given: they count as t = 0."""
         size = x.shape[2:]
         grid_t, grid_h, grid_w = patch_grid(self.cfg.patch, (size[0], size[1], size[2]))
         scale = (height_px * width_px) ** 0.5 / self.cfg.base_px
@@ -175,17 +235,31 @@ class STDiT3(nn.Module):
             x = x + self.frame_embedder(index)[:, None]  # (t, 1, d)
 
         extra = self.fps_embedder(fps)
-        if text.pooled is not None:
-            extra = extra + text.pooled
-        time = still = self.t_embedder(timestep) + extra  # (b, d)
-        modulation = self.t_block(time)[:, None]  # (b, 1, 6 d)
+        if timestep.ndim == 2:
+            time = self.t_embedder(timestep.flatten()).unflatten(0, timestep.shape) + extra[:, None]  # (b, t, d)
+            modulation = self.t_block(time)  # (b, t, 6 d)
+        else:
+            time = self.t_embedder(timestep) + extra  # (b, d)
+            modulation = self.t_block(time)[:, None]  # (b, 1, 6 d)
+        t0_embedding = time
         if x_mask is not None:
-            still = self.t_embedder(torch.zeros_like(timestep)) + extra
-            modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])  # (b, t, 6 d)
+            t0_embedding = self.t_embedder(torch.zeros_like(fps)) + extra
+            modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])  # (b, t, 6 d)
+
+        patches, mask = x.shape[2], text.mask
+        if text.tokens is not None:
+            x = torch.cat([x, text.tokens[:, None].expand(-1, grid_t, -1, -1).to(x.dtype)], dim=2)  # (b, t, s + n, d)
+            mask = None if mask is None else F.pad(mask, (patches, 0), value=True)
 
         rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
         for i, block in enumerate(self._blocks()):
-            x = block(x, modulation, text.keys[i], text.values[i], text.mask, rope)
+            k, v = (text.keys[i], text.values[i]) if text.tokens is None else (None, None)
+            weights: list[Tensor] | None = None if watched is None else []
+            x = block(x, modulation, k, v, mask, rope, weights)
+            if watched is not None and weights is not None:
+                watched.attention += weights
+                if i + 1 == self.cfg.depth:
+                    watched.middle = x[:, :, :patches]
 
-        x = self.final_layer(x, time, still, x_mask)  # (b, t, s, pt * ph * pw * out_channels)
+        x = self.final_layer(x[:, :, :patches], time, t0_embedding, x_mask)  # (b, t, s, pt * ph * pw * out_channels)
         return unpatchify(x, self.cfg.patch, (size[0], size[1], size[2])).float()

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.models.base import TextMode
 from opensora_demo.nn.attention import CrossAttention, SelfAttention, TextKeys
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, sincos_position_2d
 from opensora_demo.nn.final import FinalLayer
-from opensora_demo.nn.kept import Kept
+from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
@@ -47,6 +49,12 @@ class STDiT3V13Config:
     window: tuple[int, int] | None = (8, 8)
     spatial_rope: bool = True
     temporal: bool = True
+    text_mode: ClassVar[TextMode] = "cross-attention"
+    reads_fps: ClassVar[bool] = True
+    takes_loras: ClassVar[bool] = False
+
+    def build(self) -> STDiT3V13:
+        return STDiT3V13(self)
 
     @property
     def out_channels(self) -> int:
@@ -136,8 +144,8 @@ class STDiT3V13(nn.Module):
         if cfg.temporal:
             self.temporal_blocks = nn.ModuleList(Block(cfg, temporal=True) for _ in range(cfg.depth))
         self.final_layer = FinalLayer(cfg.width, math.prod(cfg.patch) * cfg.out_channels)
-        self._tables: Kept[Tables] = Kept()
-        self._positions: Kept[Tensor] = Kept()
+        self._tables: LastValue[Tables] = LastValue()
+        self._positions: LastValue[Tensor] = LastValue()
 
     def null_text(self, tokens: int) -> Tensor:
         """Learned features (tokens, c) of the null prompt; it sees as many tokens as the prompt it stands against."""
@@ -216,14 +224,14 @@ class STDiT3V13(nn.Module):
         x = x.unflatten(2, (grid_h, grid_w))  # (b, t, h, w, d)
 
         extra = self.fps_embedder(fps)
-        time = still = self.t_embedder(timestep) + extra
+        time = t0_embedding = self.t_embedder(timestep) + extra
         modulation = self.t_block(time)[:, None]  # (b, 1, 6 d)
         if x_mask is not None:
-            still = self.t_embedder(torch.zeros_like(timestep)) + extra
-            modulation = torch.where(x_mask[..., None], modulation, self.t_block(still)[:, None])
+            t0_embedding = self.t_embedder(torch.zeros_like(timestep)) + extra
+            modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])
 
         tables = self.tables(grid, scale, x.device)
         for i, block in enumerate(self._blocks()):
             x = block(x, modulation, text, null, given or [], i, tables)
-        x = self.final_layer(x.flatten(2, 3), time, still, x_mask)
+        x = self.final_layer(x.flatten(2, 3), time, t0_embedding, x_mask)
         return unpatchify(x, self.cfg.patch, size).float()

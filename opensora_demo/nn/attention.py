@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,16 @@ from opensora_demo.nn.rope import RotaryTable, rotate_pairs
 
 _SHORT = 16  # below this many tokens two batched products beat the fused kernel on a CPU (3 x in bfloat16)
 _FEW = 64  # up to so many keys the fused kernel's backward pass on a CPU is the slower one (4 x in bfloat16)
+
+
+AttentionKernel = Literal["auto", "fused", "plain"]
+"""How attention is computed. "plain": two batched products with the scores between them, in memory. "fused": torch's
+scaled_dot_product_attention, which never holds all scores. "auto": fused, but for the few tokens where plain is faster
+on a CPU.
+
+The articles' option enable_flash_attn is refused outside of half precision, because the flash-attn package is. torch's
+fused kernels are not: on a CPU they take float32 too, and on a GPU torch takes its memory-efficient one there. So no
+dtype is refused."""
 
 
 class RMSNorm(nn.Module):
@@ -26,10 +37,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), 1e-6).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, kernel: AttentionKernel = "auto") -> Tensor:
     """softmax(q k^T / sqrt(d)) v for (b, heads, n, d); `mask` is boolean, broadcastable to (b, heads, n, n_keys)."""
     trained = torch.is_grad_enabled() and q.requires_grad and k.shape[2] <= _FEW
-    if q.device.type == "cpu" and (trained or (q.shape[2] <= _SHORT and mask is None)):
+    few = q.device.type == "cpu" and (trained or (q.shape[2] <= _SHORT and mask is None))
+    if kernel == "plain" or (kernel == "auto" and few):
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
@@ -37,7 +49,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-class SelfAttention(nn.Module):
+class Attention(nn.Module):
+    """What computes attention itself, with the kernel that `set_attention_kernel` chose."""
+
+    kernel: AttentionKernel = "auto"
+
+
+def set_attention_kernel(module: nn.Module, kernel: AttentionKernel) -> None:
+    """Choose how every attention within `module` is computed; "auto" leaves each as it was built."""
+    for part in module.modules():
+        if isinstance(part, Attention) and kernel != "auto":
+            part.kernel = kernel
+
+
+class SelfAttention(Attention):
     """Multi-head attention over the tokens of x (b, n, d), with QK norm and, if a table is given, rotary positions.
 
     Normalises q and k first and rotates them afterwards (Open-Sora v1.2.0 opensora/models/layers/blocks.py:176);
@@ -61,25 +86,26 @@ class SelfAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None and not self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
-        return self.proj(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))
+        return self.proj(rearrange(attend(q, k, v, mask, kernel=self.kernel), "b h n d -> b n (h d)"))
 
 
 @dataclass(frozen=True, slots=True)
 class TextKeys:
     """Keys and values of a prompt for every block, computed once and used at every step.
 
-    keys, values: one (b, heads, n, d) a block; mask (b, 1, 1, n) where prompts differ in length, else None;
-    pooled (b, width) or None.
+    keys, values: one (b, heads, n, d) a block; mask (b, 1, 1, n) where prompts differ in length, else None.
+    Where text joins the sequence of the video there are no keys, but tokens (b, n, width).
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask: Tensor | None
-    pooled: Tensor | None = None
+    tokens: Tensor | None = None
 
     def select(self, index: list[int]) -> TextKeys:
         """The entries of the batch named by `index`, in that order, repeats allowed; copied only where they differ."""
-        if index == list(range(len(self.keys[0]))):
+        first = self.keys[0] if self.tokens is None else self.tokens
+        if index == list(range(len(first))):
             return self
         same = len(set(index)) == 1
 
@@ -90,16 +116,16 @@ class TextKeys:
             tuple(map(pick, self.keys)),
             tuple(map(pick, self.values)),
             None if self.mask is None else pick(self.mask),
-            None if self.pooled is None else pick(self.pooled),
+            None if self.tokens is None else pick(self.tokens),
         )
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Attention of video tokens (b, n, d) to text tokens, whose keys and values come from `project_text`.
 
-    Open-Sora packs prompts of different lengths with xformers' block-diagonal mask; a boolean (b, 1, 1, n) mask
-    gives the same numbers and stays linear in the length. (Expanding it to (b, 1, n_video, n_text), as an early
-    version did, took about 1 TB for one 32-frame 512 px clip.)
+    Open-Sora packs prompts of different lengths with xformers' block-diagonal mask; a boolean (b, 1, 1, n) mask of the
+    keys gives the same numbers, and broadcasts: no mask (b, heads, n_video, n) is ever written out. What such tensors
+    take, and which of them comes to 1000 GB, is in `nn.mask_cost`.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -113,6 +139,15 @@ class CrossAttention(nn.Module):
         k, v = rearrange(self.kv_linear(y), "b n (two h d) -> two b h n d", two=2, h=self.heads)
         return k, v
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """Appends its weights (b, n_video, n_text), the mean over the heads, to `weights` where there is such a list:
+        training may ask something of them."""
         q = rearrange(self.q_linear(x), "b n (h d) -> b h n d", h=self.heads)
-        return self.proj(rearrange(attend(q, k, v, mask), "b h n d -> b n (h d)"))
+        if weights is not None:
+            scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+            share = (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+            weights.append(share.mean(1))
+            return self.proj(rearrange(share @ v, "b h n d -> b n (h d)"))
+        return self.proj(rearrange(attend(q, k, v, mask, kernel=self.kernel), "b h n d -> b n (h d)"))

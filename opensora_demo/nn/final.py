@@ -20,14 +20,17 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, out)
         self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, still: Tensor, x_mask: Tensor | None) -> Tensor:
-        """x (b, t, s, d) -> (b, t, s, out); time and still (b, d) embed the step and t = 0; x_mask (b, t)."""
+    def forward(self, x: Tensor, time: Tensor, t0_embedding: Tensor, x_mask: Tensor | None) -> Tensor:
+        """x (b, t, s, d) -> (b, t, s, out); time (b, d), or (b, t, d) where frames differ, and t0_embedding
+        (b, d) embed the step and t = 0; x_mask (b, t)."""
         x = self._modulate(x, time)  # with the raw time embedding, not the output of t_block
         if x_mask is not None:
             # The reference norms and modulates given frames a second time, on top of the first: kept, for equality.
-            x = torch.where(x_mask[:, :, None, None], x, self._modulate(x, still))
+            x = torch.where(x_mask[:, :, None, None], x, self._modulate(x, t0_embedding))
         return self.linear(x)
 
     def _modulate(self, x: Tensor, time: Tensor) -> Tensor:
-        shift, scale = (self.scale_shift_table + time[:, None]).unbind(1)  # (b, d)
-        return modulate(self.norm_final(x), shift[:, None, None], scale[:, None, None])
+        shift, scale = (self.scale_shift_table + time[..., None, :]).unbind(-2)  # (b, d) or (b, t, d)
+        if time.ndim == 2:
+            shift, scale = shift[:, None], scale[:, None]
+        return modulate(self.norm_final(x), shift[:, :, None], scale[:, :, None])

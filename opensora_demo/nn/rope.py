@@ -23,8 +23,13 @@ class RotaryFrequencies(nn.Module):
 
     def __init__(self, head_width: int) -> None:
         super().__init__()
-        exponent = torch.arange(0, head_width, 2)[: head_width // 2].float() / head_width
-        self.freqs = nn.Parameter(THETA**-exponent, requires_grad=False)
+        self.head_width = head_width
+        self.freqs = nn.Parameter(self.fixed_tables()["freqs"], requires_grad=False)
+
+    def fixed_tables(self) -> dict[str, Tensor]:
+        """The parameters that are computed and not learned: whatever a file has in their place."""
+        exponent = torch.arange(0, self.head_width, 2)[: self.head_width // 2].float() / self.head_width
+        return {"freqs": THETA**-exponent}
 
     def table(self, length: int) -> RotaryTable:
         positions = torch.arange(length, device=self.freqs.device, dtype=torch.float32)

@@ -12,12 +12,14 @@ class RectifiedFlowConfig:
     (1: even times, more: more steps near the noise).
 
     `order` 1 is Euler, as published; 2 the two-step Adams-Bashforth rule, which needs about half as many steps.
-    `rescale` draws the spread of the guided velocity back (0.7 in 1.3, for text to video)."""
+    `rescale` draws the spread of the guided velocity back (0.7 in 1.3, for text to video). `timesteps` is what a
+    network of 1.x is told time 1 as."""
 
     shift: Literal["none", "1.2", "1.3", "2.0"] = "none"
     ratio: float = 1.0
     order: Literal[1, 2] = 1
     rescale: float = 0.0
+    timesteps: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

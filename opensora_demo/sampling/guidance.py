@@ -3,7 +3,7 @@
 A guided prediction is a weighted sum of the predictions of its branches (prompt, null or negative prompt, ...), with
 weights that sum to one. Classifier-free guidance (Ho & Salimans, 2022) at scale s is u + s (c - u) = s c + (1 - s) u,
 so the weights are (s, 1 - s); at scale 1 the null branch weighs nothing and is not computed. Some rules bend the sum
-afterwards; `Rule` names them all.
+afterwards (`sampling.bends`); `Rule` names them all.
 """
 
 from __future__ import annotations
@@ -15,12 +15,29 @@ from typing import Protocol, assert_never
 import torch
 from torch import Tensor
 
-from opensora_demo.types import LINEAR_RULES, Rule
+from opensora_demo.request.limits import LINEAR_RULES, Rule
+from opensora_demo.sampling.bends import (
+    APG_LIMIT,
+    APG_MOMENTUM,
+    FDG_LOW,
+    RESCALE,
+    cfg_zero,
+    coarse,
+    limited,
+    mambo_g,
+    orthogonal_part,
+    rescaled,
+    tangential,
+)
 
 INTERVAL = (0.28, 5.42)  # noise levels sigma / alpha that are guided (Kynkäänniemi et al., 2024, for SDXL)
-RESCALE = 0.7  # Lin et al., 2023
-APG_MOMENTUM = -0.5  # Sadat et al., 2024, for SDXL
 FULL_STEPS = 10  # an oscillating scale rests before this step (Open-Sora v2.0 opensora/utils/sampling.py:120)
+JUMP = 0.25
+SKIP_SHARE = 1 / 3  # of the pull, once more away from a left-out layer: 1 at scale 4, as in Hyung et al., 2024
+
+PROMPT, NULL, BLIND, SKIP, WEAK = range(5)
+"""The branches: the prompt; the null or negative prompt; that one without the given frames; the prompt with a layer
+left out; the prompt, read by a weaker model. A guidance has as many as its rules need, the first ones always."""
 
 
 class Guidance(Protocol):
@@ -49,24 +66,28 @@ class ClassifierFree:
     """Guidance by the branches (conditional, null): one row for each scale compared, each with its rule.
 
     `levels` are the noise levels sigma / alpha of the steps, which the interval needs. `rescale` is the share of
-    `rescaled` that belongs to the oscillating rule (0.7 in 1.3).
+    `rescaled` that belongs to the oscillating rule (0.7 in 1.3). `shares` of the pull are in force at the steps, all of
+    it without them: a curve drawn by hand, 1 + share (s - 1). `full_steps` is where an oscillating scale begins to.
     """
 
     scales: tuple[float, ...]
     rules: tuple[Rule, ...] = ()
     levels: tuple[float, ...] = ()
     rescale: float = 0.0
+    shares: tuple[float, ...] = ()
+    full_steps: int = FULL_STEPS
     momentum: dict[int, Tensor] = field(default_factory=dict)  # of APG, by row; begins anew with step 0
 
     def rule(self, row: int) -> Rule:
         return self.rules[row] if self.rules else "plain"
 
     def effective(self, step: int) -> tuple[float, ...]:
-        return tuple(in_force(s, self.rule(row), step, self.levels) for row, s in enumerate(self.scales))
+        scales = (scale_at(s, self.rule(row), step, self.levels, self.full_steps) for row, s in enumerate(self.scales))
+        return tuple(drawn(s, self.shares, step) for s in scales)
 
     def weights(self, step: int) -> Tensor:
         s = torch.tensor(self.effective(step), dtype=torch.float32)
-        return torch.stack([s, 1 - s], dim=1)
+        return _with_more_branches(torch.stack([s, 1 - s], dim=1), s, self.rules)
 
     def needed(self, step: int) -> Tensor:
         wanted = needed(self.weights(step))
@@ -90,16 +111,40 @@ class ClassifierFree:
                 guided[at] = rescaled(guided[at], c[at].float(), share)
             elif scale == 1:
                 continue  # the conditional prediction alone, by any rule
-            elif self.rule(row) == "cfg-zero":
-                guided[at] = cfg_zero(c[at].float(), u[at].float(), scale)
-            elif self.rule(row) == "apg":
+            else:
+                guided[at] = self._bent(row, guided[at], c[at].float(), u[at].float(), scale, step, x[at], to_x0)
+        return guided
+
+    def _bent(
+        self,
+        row: int,
+        guided: Tensor,
+        c: Tensor,
+        u: Tensor,
+        scale: float,
+        step: int,
+        x: Tensor,
+        to_x0: tuple[float, float],
+    ) -> Tensor:
+        """The weighted sum `guided` of one row as its rule bends it; all (1, c, t, h, w)."""
+        match self.rule(row):
+            case "cfg-zero":
+                return cfg_zero(c, u, scale)
+            case "mambo-g":
+                return mambo_g(c, u, scale)
+            case "tcfg":
+                return tangential(c, u, scale)
+            case "fdg":
+                return guided - coarse_pull(c, u, scale)
+            case "apg":
                 a, b = to_x0
-                clean, pull = a * x[at] + b * c[at].float(), b * (c[at].float() - u[at].float())
+                clean, pull = a * x + b * c, b * (c - u)
                 if step > 0 and row in self.momentum:
                     pull = pull + APG_MOMENTUM * self.momentum[row]
                 self.momentum[row] = pull
-                guided[at] = (clean + (scale - 1) * across(pull, clean) - a * x[at]) / b
-        return guided
+                return (clean + (scale - 1) * orthogonal_part(limited(pull, APG_LIMIT), clean) - a * x) / b
+            case _:
+                return guided
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +166,45 @@ class Unguided:
         return self.scales
 
 
-def oscillate(scale: float, step: int) -> float:
-    """The scale itself for the first ten and every even step after them, 1 in between.
+def oscillate(scale: float, step: int, full_steps: int = FULL_STEPS) -> float:
+    """The scale itself for the first `full_steps` and every even step after them, 1 in between.
 
     Source: Open-Sora v1.3 opensora/schedulers/rf/__init__.py, v2.0 opensora/utils/sampling.py (get_oscillation_gs).
     """
-    return scale if step < FULL_STEPS or step % 2 == 0 else 1.0
+    return scale if step < full_steps or step % 2 == 0 else 1.0
 
 
-def in_force(scale: float, rule: Rule, step: int, levels: Sequence[float] = ()) -> float:
+def scale_at(scale: float, rule: Rule, step: int, levels: Sequence[float] = (), full_steps: int = FULL_STEPS) -> float:
     """The text scale at a step; `levels` are the steps' noise levels, which the interval needs."""
     match rule:
         case "oscillating":
-            return oscillate(scale, step)
+            return oscillate(scale, step, full_steps)
         case "interval":
             return scale if INTERVAL[0] < levels[step] <= INTERVAL[1] else 1.0
-        case "plain" | "rescale" | "apg" | "cfg-zero":
+        case "plain" | "rescale" | "apg" | "cfg-zero" | "mambo-g" | "tcfg" | "fdg" | "skip-layer" | "autoguidance":
             return scale
         case unknown:
             assert_never(unknown)
+
+
+def drawn(scale: float, shares: Sequence[float], step: int) -> float:
+    """A scale of which a share of the pull is in force."""
+    return 1 + shares[step] * (scale - 1) if shares else scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRule:
+    """How an image scale changes, in two ways that need nothing of each other: `oscillating` over the steps, as
+    `oscillate` says; `spread` over the latent frames, where it is above its low value (`TextImage`). Neither asks how
+    the text scale changes. The published settings of 2.0 switch all three on."""
+
+    oscillating: bool = False
+    spread: bool = False
+
+
+def image_rules(rules: Sequence[Rule]) -> tuple[ImageRule, ...]:
+    """The demo's choice: where the text scale of a row oscillates, its image scale oscillates and is spread too."""
+    return tuple(ImageRule(oscillating=rule == "oscillating", spread=rule == "oscillating") for rule in rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +212,9 @@ class TextImage:
     """Text and image guidance of Open-Sora 1.3 and 2.0 with given frames, over the branches c (prompt, frames), u
     (null prompt, frames) and u2 (null prompt, no frames): u2 + i (u - u2) + s (c - u), weights (s, i - s, 1 - i).
 
-    Where a row oscillates, so does its image scale, unless `image_rules` say otherwise. With `latent_frames` its image
-    scale i besides falls over `points` from its value to `image_low` and rises over the latent frames from `image_low`
-    to that value: frames far from the given one need the push. (Without given frames u and u2 are one call:
-    `ClassifierFree`.)
+    `rules` say how each row's text scale s changes, `image_rules` its image scale i. One that is spread falls over
+    `points` from its value to `image_low`, and rises over the latent frames from `image_low` to what it has fallen to:
+    frames far from the given one need the push. (Without given frames u and u2 are one call: `ClassifierFree`.)
     Source: Open-Sora v1.3 opensora/schedulers/rf/__init__.py, v2.0 opensora/utils/sampling.py (I2VDenoiser).
     """
 
@@ -158,78 +222,92 @@ class TextImage:
     image_scale: float
     points: int  # steps + 1 in 2.0, steps in 1.3
     rules: tuple[Rule, ...]
-    image_rules: tuple[Rule, ...] | None = None
+    image_rules: tuple[ImageRule, ...]
+    latent_frames: int = 1
     levels: tuple[float, ...] = ()
-    latent_frames: int | None = None
     image_low: float = 1.0
+    shares: tuple[float, ...] = ()
+    full_steps: int = FULL_STEPS
 
     def effective(self, step: int) -> tuple[float, ...]:
-        return tuple(in_force(s, rule, step, self.levels) for s, rule in zip(self.scales, self.rules, strict=True))
+        pairs = zip(self.scales, self.rules, strict=True)
+        scales = (scale_at(s, rule, step, self.levels, self.full_steps) for s, rule in pairs)
+        return tuple(drawn(s, self.shares, step) for s in scales)
 
     def image(self, row: int, step: int) -> Tensor:
         """The image scale of a row and step, (t') for each latent frame."""
-        scale, frames = self.image_scale, self.latent_frames or 1
-        if (self.image_rules or self.rules)[row] != "oscillating":
-            return torch.full((frames,), scale)
-        scale = oscillate(scale, step)
-        if scale > self.image_low and self.latent_frames is not None:
+        rule, scale = self.image_rules[row], self.image_scale
+        if rule.oscillating:
+            scale = oscillate(scale, step, self.full_steps)
+        if rule.spread and scale > self.image_low:
             upper = torch.linspace(scale, self.image_low, self.points)[step]
-            return torch.linspace(self.image_low, float(upper), frames)
-        return torch.full((frames,), scale)
+            return torch.linspace(self.image_low, float(upper), self.latent_frames)
+        return torch.full((self.latent_frames,), scale)
 
     def weights(self, step: int) -> Tensor:
         i = torch.stack([self.image(row, step) for row in range(len(self.scales))])  # (rows, t' or 1)
         s = torch.tensor(self.effective(step), dtype=torch.float32)[:, None].expand_as(i)
-        weights = torch.stack([s, i - s, 1 - i], dim=1)
+        weights = _with_more_branches(torch.stack([s, i - s, 1 - i], dim=1), s, self.rules)
         return weights.squeeze(2) if i.shape[1] == 1 else weights
 
     def needed(self, step: int) -> Tensor:
-        return needed(self.weights(step))
+        wanted = needed(self.weights(step))
+        for row, scale in enumerate(self.effective(step)):
+            if self.rules[row] == "fdg" and scale != 1:
+                wanted[row, : NULL + 1] = True
+        return wanted
 
     def guide(self, predictions: Sequence[Tensor | None], step: int, x: Tensor, to_x0: tuple[float, float]) -> Tensor:
-        return combine(predictions, self.weights(step))
+        guided = combine(predictions, self.weights(step))
+        c, u = predictions[PROMPT], predictions[NULL]
+        for row, scale in enumerate(self.effective(step)):
+            if self.rules[row] == "fdg" and scale != 1 and c is not None and u is not None:
+                at = slice(row, row + 1)
+                guided[at] -= coarse_pull(c[at].float(), u[at].float(), scale)
+        return guided
 
 
-def jumps(guidance: Guidance, step: int) -> tuple[bool, ...]:
-    """Of each row, whether its scale is another than at the step before."""
+def coarse_pull(c: Tensor, u: Tensor, scale: float) -> Tensor:
+    """What frequency-decoupled guidance takes from a weighted sum: of the pull (s - 1) (c - u) on coarse structure all
+    but `FDG_LOW`. A pyramid is linear, so that this is guidance of each of its levels at a scale of its own, and the
+    same for velocities, noises and clean estimates.
+
+    Source: Sadat et al., "Guidance in the frequency domain enables high-fidelity sampling at low CFG scales" (FDG),
+    arXiv 2506.19713, algorithm 2, with two levels and without its projection.
+    """
+    return (scale - 1) * (1 - FDG_LOW) * coarse(c - u)
+
+
+def _with_more_branches(weights: Tensor, scale: Tensor, rules: Sequence[Rule]) -> Tensor:
+    """Weights (rows, branches, ...) with those of the branches that some rules have besides; `scale` (rows, ...) is the
+    text scale. A left-out layer adds share (s - 1) (c - skip) to the guided prediction (Hyung et al., "Spatiotemporal
+    skip guidance for enhanced video diffusion sampling", 2024; Stability AI's skip-layer guidance of SD 3.5). A weaker
+    model stands in the null branch's place, w + s (c - w) (Karras et al., "Guiding a diffusion model with a bad version
+    of itself", 2024)."""
+    last = WEAK if "autoguidance" in rules else SKIP if "skip-layer" in rules else weights.shape[1] - 1
+    if last < weights.shape[1]:
+        return weights
+    more = weights.new_zeros(weights.shape[0], last + 1 - weights.shape[1], *weights.shape[2:])
+    weights = torch.cat([weights, more], 1)
+    for row, rule in enumerate(rules):
+        if rule == "skip-layer":
+            weights[row, SKIP] = -SKIP_SHARE * (scale[row] - 1)
+            weights[row, PROMPT] += SKIP_SHARE * (scale[row] - 1)
+        elif rule == "autoguidance":
+            weights[row, WEAK], weights[row, NULL] = weights[row, NULL].clone(), 0
+    return weights
+
+
+def guidance_changed(guidance: Guidance, step: int) -> tuple[bool, ...]:
+    """Of each row, whether its pull has jumped since the step before: by more than `JUMP` of the stronger of the two.
+    (A drawn curve is smooth where it is not steep: a line may join two of its points.)"""
     if step == 0:
         return ()
     pairs = zip(guidance.effective(step), guidance.effective(step - 1), strict=True)
-    return tuple(now != before for now, before in pairs)
-
-
-def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
-    """Draw the spread of a guided prediction back to that of its conditional branch: guidance widens it, which burns
-    colours. guided (share std(c) / std(guided) + 1 - share), spreads over all but the rows.
-
-    Source: Lin et al., "Common diffusion noise schedules and sample steps are flawed", 2023, eq. 14-16; Open-Sora 1.3
-    with share 0.7 (opensora/schedulers/rf/__init__.py, fix_guidance_flaw).
-    """
-    axes = list(range(1, guided.ndim))
-    ratio = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
-    return guided * (share * ratio + 1 - share)
-
-
-def cfg_zero(conditional: Tensor, null: Tensor, scale: float) -> Tensor:
-    """Guidance from the null branch at its best length: z u + s (c - z u), where z = <c, u> / |u|^2 of each row.
-
-    Source: Fan et al., "CFG-Zero*: improved classifier-free guidance for flow matching models", 2025, without
-    its zero first step, which a run of few steps cannot spare.
-    """
-    axes = tuple(range(1, null.ndim))
-    best = (conditional * null).sum(axes, keepdim=True) / null.square().sum(axes, keepdim=True)
-    return best * null + scale * (conditional - best * null)
-
-
-def across(pull: Tensor, clean: Tensor) -> Tensor:
-    """The part of a pull that is at right angles to the clean estimate; the part along it only raises contrast.
-
-    Source: Sadat et al., "Eliminating oversaturation and artifacts of high guidance scales in diffusion models" (APG),
-    2024, with eta 0; without its limit on the norm, which is a number for one size of latents.
-    """
-    axes = tuple(range(1, clean.ndim))
-    along = (pull * clean).sum(axes, keepdim=True) / clean.square().sum(axes, keepdim=True)
-    return pull - along * clean
+    changed = [abs(now - before) > JUMP * max(abs(now - 1), abs(before - 1)) for now, before in pairs]
+    if isinstance(guidance, ClassifierFree):  # the momentum of APG is no function of x and time
+        changed = [jump or guidance.rule(row) == "apg" for row, jump in enumerate(changed)]
+    return tuple(changed)
 
 
 def flow_levels(times: Sequence[float]) -> tuple[float, ...]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from opensora_demo.errors import NumericsError
+from opensora_demo.messages import message
 from opensora_demo.sampling.config import IddpmConfig
-from opensora_demo.sampling.step import Prediction, Step
+from opensora_demo.sampling.step import Prediction, Step, Turn
 
 TIMESTEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 2e-2
@@ -171,6 +172,7 @@ def sample(
     draw: Callable[[], Tensor],
     *,
     frame_mask: Tensor | None = None,
+    turn: Turn | None = None,
 ) -> Iterator[Step]:
     """From noise (rows, c, t, h, w), one Step at a time; `draw` gives the next standard normal tensor of that shape,
     or of one row for all.
@@ -182,16 +184,19 @@ def sample(
     if config.method == "dpm-solver++":
         if frame_mask is not None:
             raise ValueError("DPM-Solver++ takes no frame mask")
-        yield from _dpm_solver(predict, noise, steps)
+        yield from _dpm_solver(predict, noise, steps, turn)
         return
     process = Diffusion.respaced(str(steps), float32_betas=config.float32_betas)
     total = len(process.timestep_map)
     starts = (
         None if frame_mask is None else (frame_mask * total).int()
     )  # (rows or 1, t): the index at which each starts
-    x, channels = noise, noise.shape[1]
+    x, x0, channels = noise, noise, noise.shape[1]
     for i in range(total):
         index = total - 1 - i
+        if turn is not None and i == turn.index and turn.noise is not None:
+            again = process.noised(x0, index, turn.noise)
+            x = again if starts is None else torch.where((starts > index)[:, None, :, None, None], again, x)
         x_mask, kept = None, x
         if starts is not None:
             fresh = process.noised(x, index, draw())
@@ -225,13 +230,13 @@ def sample(
 
 def _check(out: Tensor, i: int, total: int) -> None:
     if not torch.isfinite(out).all():
-        raise NumericsError(f"the model's output is not finite at step {i + 1} of {total}; try another guidance scale")
+        raise NumericsError(message("run.not_finite", step=i + 1, total=total))
 
 
-def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:
+def _dpm_solver(predict: Predict, noise: Tensor, steps: int, turn: Turn | None = None) -> Iterator[Step]:
     """DPM-Solver++(2M), algorithm 2 of Lu et al., at `steps` uniform times from 1 to 1/1000.
 
-    Below ten steps the last is of order 1, which keeps it stable.
+    Below ten steps the last is of order 1, which keeps it stable; so is the one of a `turn`.
 
     Times are continuous: between two timesteps log alpha is interpolated, and the network is told 1000 t - 1, which
     is no whole number. Source: Open-Sora v1.0.0 opensora/schedulers/dpms/dpm_solver.py.
@@ -245,6 +250,10 @@ def _dpm_solver(predict: Predict, noise: Tensor, steps: int) -> Iterator[Step]:
     before: Tensor | None = None  # the x0 estimate of the step before
     for i in range(steps):
         t = float(times[i])
+        if turn is not None and i == turn.index:
+            if turn.noise is not None and before is not None:
+                x = math.exp(log_alpha[i]) * before + sigma[i] * turn.noise
+            before = None
         start, prediction = x, predict(x, TIMESTEPS * t - 1, i, None)
         out = prediction.guided
         _check(out, i, steps)

@@ -11,12 +11,21 @@ from torch import Tensor
 class Prediction:
     """The guided prediction (rows, c, t, h, w) and each branch's, in the network's own terms: a velocity, or a noise
     estimate. A branch is None where no row weighs it; of a learned variance only `guided` has the channels.
-    `jumps` says of each row whether its guidance is another than at the step before, so that no line joins the two.
+    `guidance_changed` says of each row whether its guidance is another than at the step before: no line joins the two.
     """
 
     guided: Tensor
     branches: tuple[Tensor | None, ...] = ()
-    jumps: tuple[bool, ...] = ()
+    guidance_changed: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """From step `index` > 0 on a run goes another way: nothing before it is a history of what follows. With `noise`
+    (1, c, t, h, w) the estimate of the step before is noised anew there, to that step's own time."""
+
+    index: int
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,12 +28,6 @@ ON_DISK = 256
 F = TypeVar("F", TextFeatures, PooledText)
 
 
-def cache_folder() -> Path:
-    """OPENSORA_CACHE, or a folder of the user's cache."""
-    base = os.environ.get("OPENSORA_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "opensora-demo"
-
-
 class EmbeddingCache(Generic[F]):
     """An encoder of prompts, called as the encoder is. Every prompt is encoded by itself, so that what it becomes does
     not depend on what else was asked for. Safe in one thread at a time, as a run is."""
@@ -47,18 +41,17 @@ class EmbeddingCache(Generic[F]):
         before: Callable[[], None] = lambda: None,
         folder: Path | None = None,
     ) -> None:
-        """`identity` tells encoders apart (files and settings); `before` runs before the encoder is called."""
+        """`identity` tells encoders apart (files and settings); `before` runs before the encoder is called; without a
+        `folder` nothing is kept on disk."""
         self.encoder: Callable[[list[str]], F] = encoder
         self.device = device
         self.calls = 0
-        self.asked: list[str] = []  # last, whether they were kept or not
         self._identity = identity
         self._before = before
         self._folder = folder
         self._kept: OrderedDict[str, F] = OrderedDict()
 
     def __call__(self, prompts: list[str]) -> F:
-        self.asked = list(prompts)
         return _joined([self._one(prompt) for prompt in prompts], self.device)
 
     def _one(self, prompt: str) -> F:
@@ -80,16 +73,16 @@ class EmbeddingCache(Generic[F]):
         file = self._folder / f"{key}.safetensors"
         try:
             with safe_open(file, framework="pt") as stored:
-                told = json.loads((stored.metadata() or {})["told"])
+                facts = json.loads((stored.metadata() or {})["told"])
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, KeyError, ValueError, SafetensorError):  # not there, or not whole
             return None
         with suppress(OSError):  # a read-only cache serves all the same
             os.utime(file)
-        unknown = (tuple(told["unknown"]),)
+        unknown = (tuple(facts["unknown"]),)
         if "y" in tensors:
-            return TextFeatures(tensors["y"], tensors["lengths"], unknown, (told["cut"],))  # type: ignore[return-value]
-        return PooledText(tensors["pooled"], unknown, (told["cut"],))  # type: ignore[return-value]
+            return TextFeatures(tensors["y"], tensors["lengths"], unknown, (facts["cut"],))  # type: ignore[return-value]
+        return PooledText(tensors["pooled"], unknown, (facts["cut"],))  # type: ignore[return-value]
 
     def _write(self, key: str, found: F) -> None:
         if self._folder is None:
@@ -97,12 +90,15 @@ class EmbeddingCache(Generic[F]):
         tensors = (
             {"y": found.y, "lengths": found.lengths} if isinstance(found, TextFeatures) else {"pooled": found.pooled}
         )
-        told = json.dumps({"unknown": found.unknown[0], "cut": found.cut_tokens[0]})
+        facts = json.dumps({"unknown": found.unknown[0], "cut": found.cut_tokens[0]})
         with suppress(OSError, SafetensorError):  # a full or read-only disk: it is only a cache
             self._folder.mkdir(parents=True, exist_ok=True)
             half = self._folder / f"{key}.{os.getpid()}.part"
-            save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"told": told})
-            half.replace(self._folder / f"{key}.safetensors")
+            try:
+                save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"told": facts})
+                half.replace(self._folder / f"{key}.safetensors")
+            finally:
+                half.unlink(missing_ok=True)
             files = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
             for old in files[:-ON_DISK]:
                 old.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from opensora_demo.late import LATE
+from opensora_demo.import_lock import IMPORT_LOCK
+from opensora_demo.text.tokens import reading_tokenizer, tokenize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +41,19 @@ class PooledText:
     cut_tokens: tuple[int, ...]
 
 
-def published_name(name: str) -> str | None:
-    """A name in published files of CLIP -> ours; None for the other tower's and for what is computed anew."""
-    text = name.removeprefix("text_model.")
-    return None if text == name or text.endswith("position_ids") else f"model.{text}"
-
-
 class ClipTextEncoder(nn.Module):
     """Tokenizer and encoder. Prompts are cut at `max_tokens` and padded to it."""
 
     def __init__(self, cfg: ClipConfig, tokenizer_file: Path) -> None:
         super().__init__()
-        with LATE:
+        with IMPORT_LOCK:
             from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
         self.cfg = cfg
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(tokenizer_file), pad_token=cfg.pad, eos_token=cfg.eos, unk_token=cfg.unknown
-        )
+        with reading_tokenizer(tokenizer_file):
+            self.tokenizer = PreTrainedTokenizerFast(
+                tokenizer_file=str(tokenizer_file), pad_token=cfg.pad, eos_token=cfg.eos, unk_token=cfg.unknown
+            )
         ids = {name: self.tokenizer.convert_tokens_to_ids(name) for name in (cfg.bos or cfg.pad, cfg.eos, cfg.pad)}
         self.model = CLIPTextModel(
             CLIPTextConfig(
@@ -78,24 +74,25 @@ class ClipTextEncoder(nn.Module):
 
     def forward(self, prompts: list[str]) -> PooledText:
         token = self.tokenizer.convert_tokens_to_ids
-        front = [] if self.cfg.bos is None else [token(self.cfg.bos)]
-        unknown, cut, rows = [], [], []
-        for prompt in prompts:
-            encoding = self.tokenizer(prompt.lower(), add_special_tokens=False, return_offsets_mapping=True)
-            ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-            strange = token(self.cfg.unknown)
-            unknown.append(
-                tuple(dict.fromkeys(prompt[a:b] for i, (a, b) in zip(ids, offsets, strict=True) if i == strange))
-            )
-            room = self.cfg.max_tokens - 1 - len(front)
-            cut.append(max(len(ids) - room, 0))
-            rows.append([*front, *ids[:room], token(self.cfg.eos)])
-        table = torch.full((len(rows), self.cfg.max_tokens), int(token(self.cfg.pad)))
-        for i, row in enumerate(rows):
-            table[i, : len(row)] = torch.tensor(row)
+        tokens = tokenize(
+            self.tokenizer,
+            prompts,
+            max_tokens=self.cfg.max_tokens,
+            begin=() if self.cfg.bos is None else (token(self.cfg.bos),),
+            end=token(self.cfg.eos),
+            unknown=token(self.cfg.unknown),
+            lower=True,
+        )
+        table = tokens.table(int(token(self.cfg.pad)), self.cfg.max_tokens)
         hidden = self.encode_ids(table.to(next(self.model.parameters()).device))
-        ends = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
-        return PooledText(hidden[torch.arange(len(rows), device=hidden.device), ends], tuple(unknown), tuple(cut))
+        ends = torch.tensor([len(row) - 1 for row in tokens.rows], device=hidden.device)
+        return PooledText(hidden[torch.arange(len(prompts), device=hidden.device), ends], tokens.unknown, tokens.cut)
+
+    @staticmethod
+    def published_name(name: str) -> str | None:
+        """A name in published files of CLIP -> ours; None for the other tower's and for what is computed anew."""
+        text = name.removeprefix("text_model.")
+        return None if text == name or text.endswith("position_ids") else f"model.{text}"
 
     def encode_ids(self, ids: Tensor) -> Tensor:
         """ids (b, n) -> (b, n, width)"""

@@ -1,4 +1,4 @@
-"""Prompts as the published models were trained on them: cleaned captions, scores, FPS, scenes.
+"""Prompts as the published models were trained on them: cleaned captions, scores, FPS.
 
 Sources: Open-Sora v1.2.0 opensora/utils/inference_utils.py, opensora/models/text_encoder/t5.py (text_preprocessing);
 Open-Sora v2.0 opensora/utils/inference.py.
@@ -11,13 +11,13 @@ import re
 from functools import cache
 from typing import Any
 
-from opensora_demo.late import LATE
+from opensora_demo.import_lock import IMPORT_LOCK
 
 
 @cache
 def _cleaner() -> Any:
     """DeepFloyd's caption cleaning, which 1.x inherits through PixArt; diffusers keeps it. It has no state."""
-    with LATE:  # it takes seconds
+    with IMPORT_LOCK:  # it takes seconds
         from diffusers import PixArtAlphaPipeline
 
     return PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)
@@ -50,31 +50,6 @@ def add_fps_and_motion(text: str, fps: float, motion: float | None) -> str:
     """2.0's suffix: FPS, then the motion score (4 in the published settings)."""
     text = add_fps(text, fps)
     return text if motion is None else f"{text} {motion:g} motion score."
-
-
-def split_scenes(text: str) -> tuple[list[str], list[int] | None]:
-    """ "|0|first|2|second" -> (["first", "second"], [0, 2]): prompts and the loop each begins with; a prompt without
-    bars stands alone. Raises ValueError when a number is none."""
-    if not text.startswith("|0|"):
-        return [text], None
-    parts = text.split("|")[1:]
-    return [part.strip() for part in parts[1::2]], [int(part) for part in parts[::2]]
-
-
-def merge_scenes(scenes: list[str], starts: list[int] | None) -> str:
-    """The inverse of `split_scenes`."""
-    if starts is None:
-        return scenes[0]
-    return "".join(f"|{start}|{scene}" for start, scene in zip(starts, scenes, strict=True))
-
-
-def scene_of(text: str, loop: int) -> str:
-    """The prompt that holds in a loop, with its spaces as they were written."""
-    if not text.startswith("|0|"):
-        return text
-    parts = text.split("|")[1:]
-    starts = [int(part) for part in parts[::2]]
-    return [part for part, start in zip(parts[1::2], starts, strict=True) if start <= loop][-1]
 
 
 def split_settings(text: str) -> tuple[str, dict[str, Any]]:

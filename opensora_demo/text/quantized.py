@@ -6,30 +6,24 @@ T5 XXL takes 9.5 GB in bfloat16, 4.9 in 8 bits and 2.7 in 4. Neither package is 
 from __future__ import annotations
 
 import importlib
-import os
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from opensora_demo.errors import WeightsError
-from opensora_demo.late import LATE
+from opensora_demo.import_lock import IMPORT_LOCK
+from opensora_demo.messages import message
 
 Bits = Literal[4, 8, 16]
 _PACKAGES = {8: "torchao", 4: "bitsandbytes"}
 _SCALES = {8: 0.0, 4: 0.13}  # bits besides, for each number: bitsandbytes keeps a byte for 64 of them
 
 
-def wanted_bits() -> Bits:
-    """OPENSORA_T5_BITS (or --t5-bits): 16 are the published numbers. Raises WeightsError for others than 16, 8 and 4,
-    and where the package is missing."""
-    told = os.environ.get("OPENSORA_T5_BITS") or "16"
-    if told not in ("16", "8", "4"):
-        raise WeightsError(f"T5's bits must be 16, 8 or 4, not {told}")
-    bits = cast(Bits, int(told))
+def check_bits(bits: Bits) -> None:
+    """Raises WeightsError where the package that makes a T5 so small is missing."""
     if bits in _PACKAGES and importlib.util.find_spec(_PACKAGES[bits]) is None:
-        raise WeightsError(f"T5 in {bits} bits needs {_PACKAGES[bits]}: pip install {_PACKAGES[bits]}")
-    return bits
+        raise WeightsError(message("weights.t5_package", bits=bits, package=_PACKAGES[bits]))
 
 
 def quantized_bytes(encoder: nn.Module, bits: Bits, width: int = 2) -> int:
@@ -54,7 +48,7 @@ class Quantizer:
         if not self._moved:
             self._move_others()
         while self._left:
-            with LATE:
+            with IMPORT_LOCK:
                 package = importlib.import_module("torchao.quantization" if self.bits == 8 else "bitsandbytes")
             linear = self.encoder.get_submodule(self._left[-1])
             assert isinstance(linear, nn.Linear)

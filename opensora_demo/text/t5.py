@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from opensora_demo.late import LATE
+from opensora_demo.import_lock import IMPORT_LOCK
 from opensora_demo.text.prompts import clean_caption
+from opensora_demo.text.tokens import reading_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+_TAKEN_OUT = re.compile("[\u31c0-\u9fff]+")  # by `clean_caption`: Chinese and Japanese characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,30 +53,26 @@ class TextFeatures:
     cut_tokens: tuple[int, ...]
 
 
-ALIASES = {"model.encoder.embed_tokens.weight": "model.shared.weight"}  # files have one of them, or both
-
-
-def published_name(name: str) -> str | None:
-    """A name in published files of T5 (transformers' T5EncoderModel) -> ours; None for the decoder's."""
-    return None if name.startswith(("decoder.", "lm_head.")) else f"model.{name}"
-
-
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
-    """From tokenizers' JSON, or from the SentencePiece model that T5 is published with."""
-    with LATE:  # 3 x the import time of torch
+    """From tokenizers' JSON, or from the SentencePiece model that T5 is published with. Raises WeightsError."""
+    with IMPORT_LOCK:  # 3 x the import time of torch
         from transformers import PreTrainedTokenizerFast, T5Tokenizer
 
-    if file.name == "spiece.model":  # the name under which transformers looks for it in a folder
-        return T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    with reading_tokenizer(file):
+        if file.name == "spiece.model":  # the name under which transformers looks for it in a folder
+            return T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
+        return PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 class T5TextEncoder(nn.Module):
     """Tokenizer and encoder. Prompts are cut at `max_tokens` and end with </s>."""
 
+    aliases: ClassVar[Mapping[str, str]] = {"model.encoder.embed_tokens.weight": "model.shared.weight"}
+    """Two names of one tensor; files have one of them, or both."""
+
     def __init__(self, cfg: T5Config, tokenizer_file: Path) -> None:
         super().__init__()
-        with LATE:
+        with IMPORT_LOCK:
             from transformers import T5Config as HubT5Config
             from transformers import T5EncoderModel
 
@@ -94,23 +96,27 @@ class T5TextEncoder(nn.Module):
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor, tuple[tuple[str, ...], ...], tuple[int, ...]]:
         """ids (b, n), lengths (b), unknown words and tokens cut off, for each prompt."""
-        rows, unknown, cut = [], [], []
-        for prompt in map(clean_caption, prompts) if self.cfg.clean else prompts:
-            encoding = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
-            ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-            strange = [prompt[a:b] for i, (a, b) in zip(ids, offsets, strict=True) if i == self.tokenizer.unk_token_id]
-            unknown.append(tuple(dict.fromkeys(strange)))
-            room = self.cfg.max_tokens - 1
-            cut.append(max(len(ids) - room, 0))
-            rows.append([*ids[:room], self.tokenizer.eos_token_id])
-        lengths = torch.tensor([len(r) for r in rows])
+        tokens = tokenize(
+            self.tokenizer,
+            [clean_caption(prompt) for prompt in prompts] if self.cfg.clean else prompts,
+            max_tokens=self.cfg.max_tokens,
+            begin=(),
+            end=self.tokenizer.eos_token_id,
+            unknown=self.tokenizer.unk_token_id,
+        )
+        unknown = tokens.unknown
+        if self.cfg.clean:  # which takes these out without a word
+            unknown = tuple((*words, *_TAKEN_OUT.findall(p)) for words, p in zip(unknown, prompts, strict=True))
+        lengths = torch.tensor([len(row) for row in tokens.rows])
         width = self.cfg.max_tokens if self.cfg.attend_padding else int(lengths.max())
-        ids = torch.full((len(rows), width), int(self.tokenizer.pad_token_id))
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
         if self.cfg.attend_padding:
             lengths = torch.full_like(lengths, width)
-        return ids, lengths, tuple(unknown), tuple(cut)
+        return tokens.table(int(self.tokenizer.pad_token_id), width), lengths, unknown, tokens.cut
+
+    @staticmethod
+    def published_name(name: str) -> str | None:
+        """A name in published files of T5 (transformers' T5EncoderModel) -> ours; None for the decoder's."""
+        return None if name.startswith(("decoder.", "lm_head.")) else f"model.{name}"
 
     def encode_ids(self, ids: Tensor, lengths: Tensor) -> Tensor:
         mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
@@ -118,6 +124,7 @@ class T5TextEncoder(nn.Module):
 
     def forward(self, prompts: list[str]) -> TextFeatures:
         ids, lengths, unknown, cut = self.tokenize(prompts)
-        if (device := next(self.model.parameters()).device).type != "meta":  # else hooks bring what they get
+        # Of a streamed encoder the weights are on the meta device between calls; its hooks move what it is called with.
+        if (device := next(self.model.parameters()).device).type != "meta":
             ids, lengths = ids.to(device), lengths.to(device)
         return TextFeatures(self.encode_ids(ids, lengths), lengths, unknown, cut)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from opensora_demo.weights import SCALE_SUFFIX
+from opensora_demo.weights.reading import SCALE_SUFFIX
 
 MAX_FILE_BYTES = 9_900_000
 SMALL = 4096  # numbers; smaller tensors stay in half precision

@@ -10,10 +10,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +28,15 @@ from opensora_demo.training.muon import Muon
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
     """`steps` ends the run; the last `cooldown` of them take the learning rate linearly to zero. `adam_ratio`: the
-    learning rate of what is no matrix, over that of the matrices.
+    learning rate of what is no matrix, over that of the matrices. `muon_only`: matrices whose name lacks it count as
+    none.
+
+    `budget_s` > 0 ends the run by the clock instead, and `cooldown_s` are its last seconds: of this process's CPU
+    time, which a busy machine does not shorten, or with `clock` "wall" of time as it passes. The seconds of a run that
+    is taken up again go on counting.
+
+    `light` checkpoints hold the weights and their average in half precision and no state of the optimiser, which a
+    warm-up builds up again: a quarter of the size.
 
     `drops`: (step, factor) pairs; from that step on the learning rate is multiplied by the factor.
     """
@@ -46,6 +55,11 @@ class LoopConfig:
     workers: int = 2
     log_every: int = 20
     save_every_s: float = 120.0
+    budget_s: float = 0.0
+    cooldown_s: float = 0.0
+    clock: Literal["cpu", "wall"] = "cpu"
+    muon_only: str = ""
+    light: bool = False
 
 
 class Job(Protocol):
@@ -59,12 +73,19 @@ class Job(Protocol):
     ) -> tuple[Tensor, dict[str, float]]: ...
 
 
-def learning_rate(cfg: LoopConfig, step: int) -> float:
-    """Warm-up, constant, then linear to zero over the cool-down (WSD; Hu et al., MiniCPM, 2024)."""
+def learning_rate(cfg: LoopConfig, step: int, used_s: float = 0.0, warm: int | None = None) -> float:
+    """Warm-up, constant, then linear to zero over the cool-down (WSD; Hu et al., MiniCPM, 2024); `warm` counts the
+    steps of warm-up where they do not begin with the first step."""
     dropped = math.prod(factor for start, factor in cfg.drops if step >= start)
-    return (
-        cfg.lr * dropped * min(1.0, (step + 1) / cfg.warmup) * min(1.0, max(cfg.steps - step, 1) / max(cfg.cooldown, 1))
-    )
+    if cfg.budget_s:
+        left = max(cfg.budget_s - used_s, 0.0) / max(cfg.cooldown_s, 1e-9)
+    else:
+        left = max(cfg.steps - step, 1) / max(cfg.cooldown, 1)
+    return cfg.lr * dropped * min(1.0, ((step if warm is None else warm) + 1) / cfg.warmup) * min(1.0, left)
+
+
+def finished(cfg: LoopConfig, step: int, used_s: float) -> bool:
+    return used_s >= cfg.budget_s if cfg.budget_s else step >= cfg.steps
 
 
 def average_gradients(params: list[nn.Parameter]) -> float:
@@ -81,11 +102,24 @@ def average_gradients(params: list[nn.Parameter]) -> float:
     return float(flat.norm())
 
 
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in half precision, where they are of floating point, on the CPU. Equal ones (tied weights) become one, so
+    that a file holds them once."""
+    made: dict[tuple[torch.Size, bytes], Tensor] = {}
+    found = {}
+    for name, x in state.items():
+        x = x.detach().to("cpu", torch.float16 if x.is_floating_point() else x.dtype)
+        found[name] = made.setdefault((x.shape, sha256(x.contiguous().numpy().tobytes()).digest()), x)
+    return found
+
+
 def read_overrides(path: Path, cfg: LoopConfig) -> LoopConfig:
-    """`control.json` in the run's folder changes steps, cooldown and lr of a running job (say, to end it early)."""
+    """`control.json` in the run's folder changes steps, cooldown, lr and the budget of a running job (say, to end it
+    early)."""
     try:
         changes = json.loads((path / "control.json").read_text())
-        return replace(cfg, **{k: changes[k] for k in ("steps", "cooldown", "lr") if k in changes})
+        names = ("steps", "cooldown", "lr", "budget_s", "cooldown_s")
+        return replace(cfg, **{k: changes[k] for k in names if k in changes})
     except (OSError, ValueError):
         return cfg
 
@@ -103,24 +137,29 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
         lr=cfg.lr,
         weight_decay=cfg.weight_decay,
         adam_lr_ratio=cfg.adam_ratio,
+        only=cfg.muon_only,
     )
     ema = {k: v.detach().clone() for k, v in job.model.state_dict().items()}
-    step, seconds = 0, 0.0
+    step, seconds, used_before = 0, 0.0, 0.0
+    clock = time.process_time if cfg.clock == "cpu" else time.monotonic
     checkpoint = cfg.run_dir / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         job.model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        ema = {k: v.clone() for k, v in saved["ema"].items()}
-        step, seconds = saved["step"], saved["seconds"]
+        if "optimiser" in saved:
+            optimiser.load_state_dict(saved["optimiser"])
+        ema = {k: saved["ema"][k].to(v, copy=True) for k, v in ema.items()}
+        step, seconds, used_before = saved["step"], saved["seconds"], saved.get("used_s", 0.0)
         del saved
+    warm_from = step if cfg.light else 0
     rng = np.random.default_rng((cfg.seed, rank, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     started = last_save = last_log = time.monotonic()
+    used_from = clock() - used_before
     totals: dict[str, list[float]] = {}
     base = cfg
     cfg = read_overrides(cfg.run_dir, base)
-    done = step >= cfg.steps
+    done = finished(cfg, step, used_before)
     while not done:
         if step % cfg.log_every == 0:
             cfg = read_overrides(cfg.run_dir, base)
@@ -132,7 +171,7 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
             for p in params:
                 if p.grad is not None:
                     p.grad *= cfg.clip / norm
-        optimiser.set_lr(learning_rate(cfg, step))
+        optimiser.set_lr(learning_rate(cfg, step, clock() - used_from, step - warm_from))
         if math.isfinite(norm):
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -151,20 +190,24 @@ def _work(rank: int, make_job: Callable[[], Job], cfg: LoopConfig, port: int) ->
                 record = {
                     "step": step,
                     "s": round(seconds + now - started, 1),
+                    "used_s": round(clock() - used_from, 1),
                     "s_per_step": (now - last_log) / cfg.log_every,
                     **{k: round(sum(v) / len(v), 5) for k, v in totals.items()},
                 }
                 with (cfg.run_dir / "log.jsonl").open("a") as f:
                     f.write(json.dumps(record) + "\n")
             totals, last_log = {}, now
-        done = step >= cfg.steps
+        done = finished(cfg, step, clock() - used_from)
         if rank == 0 and (done or now - last_save > cfg.save_every_s):
-            state = {
-                "model": job.model.state_dict(),
-                "ema": ema,
-                "optimiser": optimiser.state_dict(),
+            state: dict[str, Any] = {"model": job.model.state_dict(), "ema": ema}
+            if cfg.light:
+                state = {name: halved(of) for name, of in state.items()}
+            else:
+                state["optimiser"] = optimiser.state_dict()
+            state |= {
                 "step": step,
                 "seconds": seconds + now - started,
+                "used_s": clock() - used_from,
             }
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
@@ -186,7 +229,8 @@ def train(make_job: Callable[[], Job], cfg: LoopConfig) -> None:
 
 
 def load_ema(run_dir: Path, module: nn.Module) -> dict[str, float]:
-    """Put a run's averaged weights into `module`; answers its step and training seconds."""
+    """Put a run's averaged weights into `module`; answers its step and training seconds. A head that only training
+    uses is left out."""
     saved = torch.load(run_dir / "checkpoint.pt", map_location="cpu", weights_only=True, mmap=True)
-    module.load_state_dict(saved["ema"])
+    module.load_state_dict({name: value for name, value in saved["ema"].items() if not name.startswith("projector.")})
     return {"step": saved["step"], "seconds": saved["seconds"]}

@@ -14,14 +14,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from opensora_demo.training.precision import bfloat16_wins
+
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose iteration drives singular values to about 1
 _MATCH_ADAMW_RMS = 0.2
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix of g (m, n) by Newton-Schulz iteration in bfloat16, singular values about 1."""
+    """Nearest semi-orthogonal matrix of g (m, n) by Newton-Schulz iteration, singular values about 1; in bfloat16
+    where that is faster."""
     a, b, c = _NEWTON_SCHULZ
-    x = g.bfloat16()
+    x = g.bfloat16() if g.is_cuda or bfloat16_wins() else g
     wide = x if x.shape[0] <= x.shape[1] else x.T
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(steps):
@@ -49,11 +52,13 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.98),
         adam_lr_ratio: float = 0.5,
+        only: str = "",
     ) -> None:
+        """`only` leaves matrices whose name does not have it in it to AdamW."""
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, p in named:
-            (matrices if is_matrix(name, p) else others).append(p)
+            (matrices if only in name and is_matrix(name, p) else others).append(p)
         defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": betas}
         super().__init__(
             [
@@ -76,8 +81,11 @@ class Muon(torch.optim.Optimizer):
 
     def _muon(self, group: dict[str, Any]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
         rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         updates = torch.zeros(sum(p.numel() for p in params), dtype=torch.bfloat16 if workers > 1 else torch.float32)
+        updates = updates.to(params[0].device)
         at = 0
         for i, p in enumerate(params):
             buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))

@@ -1,10 +1,10 @@
-"""A pool of encoded clips on disk: latents (n, c, t, h, w) in half precision and the scenes they show."""
+"""A pool of encoded clips on disk: latents (n, c, t, h, w) in half precision, the scenes they show, and where in the
+latents each of their objects is, (n, 2, t, h, w) in 8 bits."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opensora_demo.bundle import build_codec
-from opensora_demo.catalog.spec import CodecConfig
+from opensora_demo.codecs.base import CodecConfig
 from opensora_demo.codecs.dc_ae import DcAe
+from opensora_demo.codecs.scaling import check_factor, latent_std
 from opensora_demo.codecs.video_vae import VideoVAE
-from opensora_demo.training.train_vae import to_video
-from opensora_demo.training.worlds import Scene, render, sample_scene, scene_from
-from opensora_demo.weights import load_module, read_state
+from opensora_demo.frames import to_video
+from opensora_demo.runtime.bundle import build_codec
+from opensora_demo.toy.rendering import RenderConfig, draw_scenes, render_scenes
+from opensora_demo.toy.worlds import Scene, scene_from
+from opensora_demo.training.precision import half_precision
+from opensora_demo.weights.reading import load_module, read_state
 
 SHARD = 1024
 Codec = VideoVAE | DcAe
@@ -48,12 +51,12 @@ def load_codec(cfg: CodecConfig, weights: tuple[Path, ...]) -> Codec:
 
 
 def raw_latents(codec: Codec, video: Tensor) -> Tensor:
-    """Latents (b, c, t', h', w') before the codec's own shift and scale, in bfloat16 convolutions.
+    """Latents (b, c, t', h', w') before the codec's own shift and scale, in half precision where it is faster.
 
     A codec that is not causal encodes a lone frame otherwise than a clip: the latent of the last frame of the first
     group, by itself, comes first, so that a network can learn to go on from a given frame.
     """
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.inference_mode(), half_precision(video.device):
         if isinstance(codec, VideoVAE):
             return codec.temporal_vae.encode(codec.spatial_vae.encode(video))[0].float()
         at = codec.cfg.time_factor - 1
@@ -61,13 +64,22 @@ def raw_latents(codec: Codec, video: Tensor) -> Tensor:
 
 
 def normalisation(codec: Codec, latents: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """Shift and scale, each (1, c or 1, 1, 1, 1): per channel measured on `latents`, else what the codec holds."""
-    if latents is not None:
-        x = torch.from_numpy(latents[:4096]).float()
-        return x.mean((0, 2, 3, 4), keepdim=True), x.std((0, 2, 3, 4), keepdim=True)
+    """Shift and scale, each (1, c or 1, 1, 1, 1): per channel measured on raw `latents`, else what the codec holds.
+
+    A DC-AE has its scaling factor from the catalog; `latents` check it. Raises ValueError where it does not fit them.
+    """
+    x = None if latents is None else torch.from_numpy(latents[:4096]).float()
     if isinstance(codec, VideoVAE):
-        return codec.shift, codec.scale
-    return torch.zeros(1, 1, 1, 1, 1), torch.full((1, 1, 1, 1, 1), codec.cfg.scaling_factor or 1.0)
+        if x is None:
+            return codec.shift, codec.scale
+        return x.mean((0, 2, 3, 4), keepdim=True), x.std((0, 2, 3, 4), keepdim=True)
+    factor = codec.cfg.scaling_factor
+    if x is not None and factor is not None:
+        check_factor(factor, latent_std(x), "divisor")
+    return torch.zeros(1, 1, 1, 1, 1), torch.full((1, 1, 1, 1, 1), factor or 1.0)
+
+
+_DECODING = ("decoder", "post_quant", "refine")
 
 
 def fingerprint(weights: tuple[Path, ...]) -> str:
@@ -75,7 +87,7 @@ def fingerprint(weights: tuple[Path, ...]) -> str:
     after the pool."""
     digest = hashlib.sha256()
     for name, tensor in sorted(read_state(list(weights)).items()):
-        if name not in ("shift", "scale") and "decoder" not in name and "post_quant" not in name:
+        if name not in ("shift", "scale") and not any(part in name for part in _DECODING):
             digest.update(name.encode())
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -87,16 +99,26 @@ def _shard(cfg: PoolConfig, weights: tuple[Path, ...], folder: Path, index: int)
     if not file.exists():
         torch.set_num_threads(1)
         codec = load_codec(cfg.codec, weights)
-        rng = np.random.default_rng((cfg.seed, index))
-        scenes = [sample_scene(rng, pairs=cfg.pairs, fps=cfg.fps) for _ in range(SHARD)]
-        parts = []
+        render = RenderConfig(
+            frames=cfg.frames,
+            size_px=cfg.size_px,
+            latent=codec.latent_size(cfg.frames, cfg.size_px, cfg.size_px),
+            pairs=cfg.pairs,
+            seed=cfg.seed,
+            fps=cfg.fps,
+            clips=SHARD,
+        )
+        scenes = draw_scenes(render, index)
+        parts, shares = [], []
         for at in range(0, len(scenes), 8):
-            clips = [render(s, cfg.frames, cfg.size_px)[0] for s in scenes[at : at + 8]]
-            parts.append(raw_latents(codec, to_video(np.stack(clips))))
+            shard = render_scenes(render, scenes[at : at + 8])
+            parts.append(raw_latents(codec, to_video(shard.clips)))
+            shares.append(shard.shares)
+        np.save(folder / f"{index:04d}.masks.npy", np.concatenate(shares))
         (folder / f"{index:04d}.json").write_text(json.dumps([asdict(s) for s in scenes]))
         part = file.with_suffix(".part.npy")
         np.save(part, torch.cat(parts).half().numpy())
-        os.replace(part, file)
+        part.replace(file)
     return index
 
 
@@ -109,7 +131,7 @@ def build_pool(cfg: PoolConfig, weights: tuple[Path, ...], folder: Path, *, shar
     folder.mkdir(parents=True, exist_ok=True)
     made_by = folder / "made_by.json"
     ours = {"vae": fingerprint(weights), "frames": cfg.frames, "size_px": cfg.size_px, "seed": cfg.seed}
-    ours |= {"pairs": cfg.pairs, "fps": cfg.fps}
+    ours |= {"pairs": cfg.pairs, "fps": cfg.fps, "masks": True}
     if made_by.exists() and json.loads(made_by.read_text()) != ours:
         raise ValueError(f"{folder} was encoded by another VAE or drawn from another seed; delete it first")
     made_by.write_text(json.dumps(ours))
@@ -123,8 +145,17 @@ def build_pool(cfg: PoolConfig, weights: tuple[Path, ...], folder: Path, *, shar
             print(f"pool: shard {index + 1} of {shards}", flush=True)
 
 
+def _finished(folder: Path) -> list[Path]:
+    return [f for f in sorted(folder.glob("[0-9]*.npy")) if f.stem.isdigit()]
+
+
+def load_masks(folder: Path) -> np.ndarray:
+    """Of all finished shards how much of each cell the first and the second object cover, (n, 2, t, h, w) uint8."""
+    return np.concatenate([np.load(f.with_suffix(".masks.npy")) for f in _finished(folder)])
+
+
 def load_pool(folder: Path) -> tuple[np.ndarray, list[Scene]]:
     """All finished shards: latents (n, c, t, h, w) float16 and their scenes."""
-    files = [f for f in sorted(folder.glob("[0-9]*.npy")) if ".part" not in f.name]
+    files = _finished(folder)
     scenes = [scene_from(s) for f in files for s in json.loads(f.with_suffix(".json").read_text())]
     return np.concatenate([np.load(f) for f in files]), scenes

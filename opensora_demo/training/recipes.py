@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from opensora_demo.catalog import ModelSpec
-from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
-from opensora_demo.training.train_network import DiTJob, MMDiTJob, NetworkJob, STDiT3Job
+from opensora_demo.catalog import ModelSpec, WeightFiles
+from opensora_demo.catalog.nano import (
+    NANO,
+    NANO_CLASS,
+    NANO_CONCAT,
+    NANO_CROSS,
+    NANO_DIT,
+    NANO_MMDIT,
+    NANO_REPLACED,
+    NANO_WEAK,
+)
+from opensora_demo.training.train_network import (
+    Captions,
+    DiTJob,
+    LabelJob,
+    MMDiTJob,
+    NetworkJob,
+    Objective,
+    STDiT3Job,
+)
 
-STAGES = ("vae", "pool", "decoder", "dit", "reader", "export", "measure")
+STAGES = ("vae", "pool", "decoder", "text", "dit", "reader", "export", "preview", "measure")
 PAIRS = 0.25  # share of training clips with two objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageNumbers:
     """`steps` ends a stage, the last `cooldown` of them lower the learning rate to zero. `batch` is of all workers
-    together."""
+    together. `budget_s` of CPU time, if there is one, ends it in their place, and `cooldown_share` of that cools down.
+    """
 
     steps: int
     cooldown: int
@@ -25,30 +43,48 @@ class StageNumbers:
     batch: int
     drops: tuple[tuple[int, float], ...] = ()
     adam_ratio: float = 0.5
+    budget_s: float = 0.0
+    cooldown_share: float = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """`own_codec` False takes the codec, its shift and its scale from nano's exported files. `fps` is the one frame
-    rate of the pool (None: many), `extra_words` what the tokenizer knows beside the grammar."""
+    rate of the pool (None: many), `pairs` its share of clips with two objects, `extra_words` what the tokenizer knows
+    beside the grammar."""
 
     spec: ModelSpec
     job: type[NetworkJob]
     dit: StageNumbers
     vae: StageNumbers | None = None
     decoder: StageNumbers | None = None
+    text: StageNumbers | None = None
     reader: StageNumbers | None = None
     own_codec: bool = True
     fps: int | None = None
     extra_words: tuple[str, ...] = ()
+    pairs: float = PAIRS
+    objective: Objective = field(default_factory=Objective)
+    captions: Captions = field(default_factory=Captions)
+
+    @property
+    def files(self) -> WeightFiles:
+        """Where the finished weights lie. Every recipe makes an embedded model, which has files."""
+        weights = self.spec.weights
+        assert isinstance(weights, WeightFiles)
+        return weights
 
     @property
     def stages(self) -> tuple[str, ...]:
-        own = {"vae": self.vae, "decoder": self.decoder, "reader": self.reader}
+        own: dict[str, object] = {"vae": self.vae, "pool": self.dit, "decoder": self.decoder, "text": self.text}
+        preview = None if self.files.preview.startswith("../") else self.spec.tiny
+        own |= {"dit": self.dit, "reader": self.reader, "preview": preview}
         return tuple(stage for stage in STAGES if own.get(stage, self) is not None)
 
 
 _DIT = StageNumbers(steps=9600, cooldown=3200, lr=4e-3, ema_decay=0.998, batch=64)
+_TEXT = StageNumbers(steps=2500, cooldown=1000, lr=3e-3, ema_decay=0.98, batch=1100, adam_ratio=2)  # tokens
+_BRIEF = replace(_DIT, steps=2400, cooldown=1000)
 _DECODER = StageNumbers(steps=3000, cooldown=2600, lr=7e-4, ema_decay=0.995, batch=8)
 
 RECIPES: Mapping[str, Recipe] = {
@@ -57,7 +93,11 @@ RECIPES: Mapping[str, Recipe] = {
         job=STDiT3Job,
         vae=StageNumbers(steps=4400, cooldown=2300, lr=1.5e-3, ema_decay=0.995, batch=8, drops=((1120, 1 / 2),)),
         decoder=_DECODER,
+        text=_TEXT,
         dit=_DIT,
+        objective=Objective(rooms=0.1),
+        captions=Captions(chinese=0.15),
+        pairs=0.5,
         reader=StageNumbers(steps=1200, cooldown=700, lr=2.5e-3, ema_decay=0.99, batch=16),
     ),
     "nano-dit": Recipe(spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8),
@@ -70,4 +110,9 @@ RECIPES: Mapping[str, Recipe] = {
         dit=replace(_DIT, batch=40),
         extra_words=("fps", *(str(n) for n in range(1, 31))),
     ),
+    **{
+        spec.id: Recipe(spec=spec, job=STDiT3Job, dit=_BRIEF, own_codec=False)
+        for spec in (NANO_CROSS, NANO_CONCAT, NANO_REPLACED, NANO_WEAK)
+    },
+    "nano-class": Recipe(spec=NANO_CLASS, job=LabelJob, dit=_BRIEF, own_codec=False, fps=8, pairs=0.0),
 }

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from opensora_demo.training.reader import ATTRIBUTES, OF_OBJECTS, Reader, grow
-from opensora_demo.training.train_vae import to_video
-from opensora_demo.training.worlds import ARRANGEMENTS, BACKGROUNDS, render, sample_scene
-from opensora_demo.weights import read_state
+from opensora_demo.frames import to_video
+from opensora_demo.toy.reader import ATTRIBUTES, OF_OBJECTS, Reader, load_partial
+from opensora_demo.toy.worlds import ARRANGEMENTS, BACKGROUNDS, render, sample_scene
+from opensora_demo.training.precision import half_precision
+from opensora_demo.weights.reading import read_state
 
 
 def roughen(video: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,7 +41,7 @@ class ReaderJob:
     def __post_init__(self) -> None:
         self.model = Reader()
         if self.start is not None:
-            grow(self.model, read_state([self.start]))
+            load_partial(self.model, read_state([self.start]))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -49,7 +50,7 @@ class ReaderJob:
         video = roughen(to_video(np.stack(clips)), generator)
         target = F.avg_pool2d(torch.from_numpy(np.stack(masks)).float() / 255, 2)  # (b, t, 32, 32)
         arrangement = torch.tensor([ARRANGEMENTS.index(s.arrangement) for s in scenes])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision("cpu"):
             out = self.model(video, arrangement)
         mask_loss = F.binary_cross_entropy_with_logits(out.mask, target)
         total, metrics = 4 * mask_loss, {"mask": float(mask_loss.detach())}

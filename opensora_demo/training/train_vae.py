@@ -6,29 +6,34 @@ sees all of time, the costly full-resolution decoder only a sample of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
-from opensora_demo.codecs.temporal_vae import sample_gaussian
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
-from opensora_demo.training.worlds import FRAMES, SIZE_PX, render, sample_scene
-from opensora_demo.weights import read_state
+from opensora_demo.frames import to_video
+from opensora_demo.toy.worlds import FRAMES, SIZE_PX, render, sample_scene
+from opensora_demo.training.diffusers_folder import load_image_vae
+from opensora_demo.training.pool import load_pool
+from opensora_demo.training.precision import half_precision
+from opensora_demo.weights.reading import read_state
 
-
-def to_video(clips: np.ndarray) -> Tensor:
-    """uint8 (b, t, h, w, 3) -> float (b, 3, t, h, w) in [-1, 1]."""
-    return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+LATENT_NOISE = 0.03  # of a pool's latents, in units of their spread
 
 
 @dataclass
 class VaeJob:
     """Three phases, as Open-Sora 1.2 trained its own (report 3): the image VAE on frames, the temporal VAE on the
     image VAE's latents, then both together.
+
+    `source` draws so many clips (b, 3, t, h, w) and masks (b, 1, t, h, w) in place of the renderer. With a `pool` of
+    the latents that stay, only the frames that are compared are drawn, and nothing is encoded.
 
     Pixel loss: object-weighted L1 + L2. A weak KL keeps latents smooth; noise of the posterior is in every decode.
     """
@@ -37,12 +42,16 @@ class VaeJob:
     image_steps: int
     temporal_steps: int
     start: tuple[Path, ...] = ()  # weight files to go on from, instead of from nothing
+    image_vae: Path | None = None  # folder of a 2-D VAE as diffusers saves it, which the first stage starts as
     decoder_only: bool = False  # latents stay what they are, and with them a pool and what was trained on it
     pairs: float = 0.25
     batch: int = 4
     decoded_frames: int = 5
     object_weight: float = 3.0
     kl_weight: float = 1e-4
+    device: str = "cpu"
+    pool: Path | None = None
+    source: Callable[[np.random.Generator, int], tuple[Tensor, Tensor]] | None = None
 
     def __post_init__(self) -> None:
         self.model = VideoVAE(self.cfg)
@@ -51,10 +60,24 @@ class VaeJob:
                 torch.nn.init.orthogonal_(p)
         if self.start:
             grow(self.model, read_state(list(self.start)))
+        if self.image_vae is not None:
+            grow(self.model.spatial_vae, load_image_vae(self.image_vae, subfolder="").state_dict())
         if self.decoder_only:
             for encoder in encoders(self.model):
                 encoder.requires_grad_(False)
+        self.latents: NDArray[np.float16] | None = None
+        if self.pool is not None:
+            self.latents, self.scenes = load_pool(self.pool)
         self.model.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(self.device)
+
+    def clips(self, rng: np.random.Generator, count: int, frames: int = FRAMES) -> tuple[Tensor, Tensor]:
+        """`count` clips and their masks, fresh ones or `source`'s."""
+        if self.source is None:
+            video, mask = draw_clips(rng, count, frames, self.pairs, SIZE_PX * self.cfg.image.upscale)
+        else:
+            video, mask = self.source(rng, count)
+        return video[:, :, :frames].to(self.device), mask[:, :, :frames].to(self.device)
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         if step < self.image_steps:
@@ -65,41 +88,57 @@ class VaeJob:
 
     def image_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Two frames of each of many clips through the 2-D stage alone."""
-        video, mask = draw_clips(rng, self.batch * 6, 2, self.pairs)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        video, mask = self.clips(rng, self.batch * 6, 2)
+        with half_precision(self.device):
             z = self.model.spatial_vae.encode(video).float()
-            noisy = z + 0.1 * torch.randn(z.shape, generator=generator)
-            decoded = self.model.spatial_vae.decode(noisy)
+            noisy = z + 0.1 * torch.randn(z.shape, generator=generator).to(z)
+            decoded = self.model.spatial_vae.decode_frames(noisy)
         loss, psnr = pixel_loss(decoded, video, mask, self.object_weight)
         return loss + self.kl_weight * z.square().mean(), {"psnr": psnr, "z": float(z.detach().std())}
 
     def temporal_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Whole clips: the temporal stage reproduces the frozen image latents."""
-        video, _ = draw_clips(rng, self.batch * 2, pairs=self.pairs)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        video, _ = self.clips(rng, self.batch * 2)
+        with half_precision(self.device):
             with torch.no_grad():
                 target = self.model.spatial_vae.encode(video).float()
-            mean, log_variance = self.model.temporal_vae.encode(target)
-            decoded = self.model.temporal_vae.decode(
-                sample_gaussian(mean.float(), log_variance.float(), generator), target.shape[2]
-            )
+            decoded, posterior, _ = self.model.temporal_vae(target, generator=generator)
         loss = (decoded.float() - target).square().mean() / target.var()
-        kl = gaussian_kl(mean, log_variance)
+        kl = posterior.kl()
         return loss + self.kl_weight * kl, {"latent_error": float(loss.detach()), "kl": float(kl.detach())}
 
     def joint_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Whole clips through both stages; pixels are compared on a few frames."""
-        video, mask = draw_clips(rng, self.batch, pairs=self.pairs)
+        if self.latents is not None:
+            return self.pool_loss(rng, generator)
+        video, mask = self.clips(rng, self.batch)
         keep = torch.from_numpy(np.sort(rng.choice(video.shape[2], self.decoded_frames, replace=False)))
         vae = self.model
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision(self.device):
             with torch.set_grad_enabled(not self.decoder_only):
-                mean, log_variance = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
-            z = sample_gaussian(mean.float(), log_variance.float(), generator)
-            decoded = vae.spatial_vae.decode(vae.temporal_vae.decode(z, video.shape[2])[:, :, keep])
+                posterior = vae.temporal_vae.encode(vae.spatial_vae.encode(video))
+            z = posterior.float().sample(generator)
+            decoded = vae.spatial_vae.decode_frames(vae.temporal_vae.decode(z, video.shape[2])[:, :, keep])
         loss, psnr = pixel_loss(decoded, video[:, :, keep], mask[:, :, keep], self.object_weight)
-        kl = gaussian_kl(mean, log_variance)
+        kl = posterior.kl()
         return loss + self.kl_weight * kl, {"psnr": psnr, "kl": float(kl.detach())}
+
+    def pool_loss(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The same for latents of a pool, with a little noise in the place of the posterior's."""
+        assert self.latents is not None
+        chosen = rng.integers(len(self.scenes), size=self.batch)
+        keep = np.sort(rng.choice(FRAMES, self.decoded_frames, replace=False))
+        size_px = SIZE_PX * self.cfg.image.upscale
+        drawn = [render(self.scenes[i], FRAMES, size_px, keep.tolist()) for i in chosen]
+        video = to_video(np.stack([clip for clip, _ in drawn])).to(self.device)
+        mask = torch.from_numpy(np.stack([mask for _, mask in drawn])).float()[:, None].to(self.device) / 255
+        z = torch.from_numpy(self.latents[chosen]).float()
+        z = (z + LATENT_NOISE * z.std() * torch.randn(z.shape, generator=generator)).to(self.device)
+        vae = self.model
+        with half_precision(self.device):
+            decoded = vae.spatial_vae.decode_frames(vae.temporal_vae.decode(z, FRAMES)[:, :, torch.from_numpy(keep)])
+        loss, psnr = pixel_loss(decoded, video, mask, self.object_weight)
+        return loss, {"psnr": psnr}
 
 
 @dataclass
@@ -148,7 +187,7 @@ class DcAeJob:
         if not still and not whole:
             video, mask = crop_clips(rng, video, mask, self.size_px // 2)
         # In bfloat16 the gradients of convolutions over fewer places than their kernel has are not finite.
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not still):
+        with half_precision("cpu", enabled=not still):
             with torch.set_grad_enabled(not self.decoder_only):
                 z = self.model.encoder(video).float()
             if not still and rng.random() < self.given_share:
@@ -193,20 +232,17 @@ def encoders(vae: VideoVAE) -> tuple[nn.Module, ...]:
 
 
 def grow(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load the weights of a smaller model; residual blocks that it lacks start as the identity."""
+    """Load the weights of a smaller model; residual blocks and refining convolutions that it lacks start as the
+    identity."""
+    own = model.state_dict()
+    if wrong := [name for name, value in state.items() if name in own and own[name].shape != value.shape]:
+        raise ValueError(f"weights of another shape than the model's: {', '.join(wrong[:5])}")
     loaded = model.load_state_dict(state, strict=False)
     if loaded.unexpected_keys:
         raise ValueError(f"weights that the model has no place for: {', '.join(loaded.unexpected_keys[:5])}")
-    own = model.state_dict()
     for name in loaded.missing_keys:
-        if ".conv2." in name:
+        if ".conv2." in name or ".refine.2." in name:
             own[name].zero_()
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) | N(0, 1)), mean over elements."""
-    mean, log_variance = mean.float(), log_variance.float()
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
 def draw_clips(

@@ -2,102 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from threading import Event as Flag
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from opensora_demo.types import Finished, parse_guidance_list
-from opensora_demo.ui.handlers import DEFAULT_SCALES, MAX_TYPED, Handlers, sentences
-from opensora_demo.ui.present import RunView, View
+import gradio as gr
+from gradio.components import Component
+
+from opensora_demo.messages import Message
+from opensora_demo.request import settings as table
+from opensora_demo.request.events import Finished
+from opensora_demo.request.parse import parse_guidance_list
+from opensora_demo.request.settings import Choice, Kind, Number, Picture, VideoFile
+from opensora_demo.service.engine import State
+from opensora_demo.service.forms import DEFAULT_SCALES, MAX_TYPED, Form, open_request
+from opensora_demo.service.runs import Run
+from opensora_demo.ui.components import AnyValue, GivenVideo, ReferenceImage
+from opensora_demo.ui.context import PageContext, address_of, user_errors
+from opensora_demo.ui.events import RUNS
+from opensora_demo.ui.values.stage import RunView
 
 NEWS_S = 0.25  # a caller is told at most this often
 
-News = Iterator[tuple[str | None, View]]
+Answer = tuple[str | None, dict[str, Any]]
+News = Iterator[Answer]
+
+
+def endpoint(function: Callable[[gr.Request, dict[str, Any]], News]) -> Callable[..., News]:
+    """A function with a parameter for each setting, all of them None if left out, in the order of the table."""
+
+    def call(*values: Any, **named: Any) -> News:
+        given = inspect.signature(call).bind(*values, **named)
+        given.apply_defaults()
+        form = dict(given.arguments)
+        yield from function(form.pop("visitor"), form)
+
+    both = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, both, default=None, annotation=Any) for name in table.names()]
+    visitor = inspect.Parameter("visitor", both, annotation=gr.Request)  # which Gradio fills in
+    call.__signature__ = inspect.Signature([visitor, *parameters])  # type: ignore[attr-defined]
+    call.__annotations__ = {"visitor": gr.Request}
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    return call
 
 
 class Api:
-    """The functions behind the endpoints; their parameters are the endpoints' names."""
+    """The functions behind the endpoints."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
+    def __init__(self, context: PageContext) -> None:
+        self.context = context
 
-    def _call(self, given: Mapping[str, Any]) -> News:
-        """News of a run as (None, state), then (file, settings); `given` is what was called with, by name."""
-        cancel, clock = Flag(), self.handlers.clock
-        raw = {name: value for name, value in given.items() if name not in ("reference", "last_frame", "model")}
-        raw["prompt"] = "" if raw["prompt"] is None else raw["prompt"]
-        with sentences():
-            spec, request = self.handlers.parse(raw, (given["reference"], given["last_frame"]), given["model"])
-            begin = told = clock()
-            view = RunView(0, "", request, spec)
-            try:
-                with closing(self.handlers.events(request, cancel)) as events:  # type: ignore[type-var]
-                    for event in events:
-                        view.add(event)
-                        now = clock()
-                        if now - told >= NEWS_S or view.steps == 0:
-                            told = now
-                            yield None, view.news(now - begin)
-                        if isinstance(event, Finished):
-                            file, settings = self.handlers.write(request, event)
-                            yield str(file), settings
-            finally:
-                cancel.set()
+    def _call(self, request: gr.Request, form: Form) -> News:
+        """News of a run as (None, state), then (file, settings)."""
+        form = {**form, "prompt": "" if form["prompt"] is None else form["prompt"]}
+        with user_errors():
+            spec, wanted = open_request(form, self.context.estimator)
+            view = RunView(0, "", wanted, spec, pictures=False)
 
-    def generate(
-        self,
-        prompt: Any = None,
-        negative: Any = None,
-        reference: Any = None,
-        fps: Any = None,
-        frames: Any = None,
-        steps: Any = None,
-        guidance: Any = None,
-        seed: Any = None,
-        model: Any = None,
-        last_frame: Any = None,
-        edit: Any = None,
-        rule: Any = None,
-        image_guidance: Any = None,
-        motion_score: Any = None,
-        resolution: Any = None,
-        aspect: Any = None,
-    ) -> News:
+            def work(run: Run[Answer]) -> Answer:
+                last: Answer | None = None
+                for event in run.follow(self.context.engine.submit(wanted)):
+                    view.add(event)
+                    run.publish((None, view.news(run.elapsed_s)))
+                    if isinstance(event, Finished):
+                        file, settings = self.context.files.write_run(wanted, event)
+                        last = str(file), settings
+                assert last is not None
+                return last
+
+            def end(state: State, reason: Message, seconds: float) -> Answer:
+                return None, view.news(seconds)
+
+            run = self.context.runs.start(None, work, end, kind="call", visitor=address_of(request), keep=False)
+        try:
+            yield from self.context.follow(run, request, NEWS_S)
+        finally:
+            run.cancel()
+
+    def generate(self, request: gr.Request, form: dict[str, Any]) -> News:
         """Make one clip of `prompt`; answers the mp4 and its settings: the seed used, seconds per stage, unknown words.
 
         Everything but the prompt may be left out and takes the model's default; without a seed, or with -1, a random
         one is taken. While it runs a job's outputs are (null, state).
         """
-        given = {name: value for name, value in locals().items() if name != "self"}
-        for name in ("guidance", "rule"):
-            if isinstance(given[name], list | tuple):
-                given[name] = str(given[name])  # several are /compare's: refused by the schema
-        yield from self._call(given)
+        several = {s.name for s in table.SETTINGS if isinstance(s.kind, Number | Choice) and s.kind.several}
+        yield from self._call(
+            request,
+            # several are /compare's: as a text they are refused by the parser
+            {k: str(v) if k in several and isinstance(v, list | tuple) else v for k, v in form.items()},
+        )
 
-    def compare(
-        self,
-        prompt: Any = None,
-        negative: Any = None,
-        reference: Any = None,
-        fps: Any = None,
-        frames: Any = None,
-        steps: Any = None,
-        guidance: Any = None,
-        seed: Any = None,
-        model: Any = None,
-        last_frame: Any = None,
-        edit: Any = None,
-        rule: Any = None,
-        image_guidance: Any = None,
-        motion_score: Any = None,
-        resolution: Any = None,
-        aspect: Any = None,
-    ) -> News:
+    def compare(self, request: gr.Request, form: dict[str, Any]) -> News:
         """The same prompt and noise at several guidance scales, such as "1, 2, 4, 7", and by one or several rules;
         answers one labelled grid mp4."""
-        given = {name: value for name, value in locals().items() if name != "self"}
-        guidance = DEFAULT_SCALES if guidance is None else guidance
-        with sentences():
-            given["guidance"] = parse_guidance_list(guidance[:MAX_TYPED]) if isinstance(guidance, str) else guidance
-        yield from self._call(given)
+        scales = DEFAULT_SCALES if form["guidance"] is None else form["guidance"]
+        with user_errors():
+            scales = parse_guidance_list(scales[:MAX_TYPED]) if isinstance(scales, str) else scales
+        yield from self._call(request, form | {"guidance": scales})
+
+
+def _input(kind: Kind) -> type[Component]:
+    match kind:
+        case Picture():
+            return ReferenceImage
+        case VideoFile():
+            return GivenVideo
+        case _:
+            return AnyValue
+
+
+def add_api(api: Api) -> None:
+    """/generate and /compare on the page that is being built: inputs that let every value through to the one parser."""
+    hidden = gr.Button(visible=False)
+    for function in (api.generate, api.compare):
+        inputs = [_input(setting.kind)(label=setting.name, visible=False) for setting in table.SETTINGS]
+        hidden.click(
+            endpoint(function),
+            inputs,
+            [gr.File(label="mp4", visible=False), gr.JSON(label="settings", visible=False)],
+            api_name=function.__name__,
+            concurrency_limit=None,
+            concurrency_id=RUNS,
+            show_progress="hidden",
+        )

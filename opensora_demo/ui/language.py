@@ -1,136 +1,208 @@
-"""The page in English and Chinese: one table of words, chosen by the visitor's browser.
+"""The page in the visitor's language.
 
-Gradio translates marked texts of its own components; `assets/ui/shared.js` does the same for ours. A text that is not
-in the table stays English.
+The page is built once for everybody, with marks where a text stands, and sent to each visitor with the texts in place:
+`SpokenPage` asks `language_of` once, of the Accept-Language header, writes the texts, and tells the browser (as the
+language of the document) what the scripts then go by. What functions of the page answer later, messages, marks and
+errors, is put into words by `answering`.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
+import inspect
 import json
 import re
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, get_type_hints
 
 import gradio as gr
+from fastapi.middleware import Middleware
 
-from opensora_demo.catalog import MODELS, ModelSpec
-from opensora_demo.ui.components import UI_ASSETS
-from opensora_demo.ui.controls import compare_note, frame_hint, listed_title, model_note
-from opensora_demo.ui.words import Language
+from opensora_demo.messages import Language, Message, Param, catalog, from_json, language_of, render, to_json
+from opensora_demo.ui.head import with_card
+from opensora_demo.ui.scripts import PageFiles, preloads
+from opensora_demo.ui.shown_error import ShownError
+from opensora_demo.ui.values.common import without_places
 
-NUMBER = r"\d+(?:\.\d+)?"
-WRITTEN = (gr.Button, gr.Markdown, gr.UploadButton)  # whose value is a text of ours
-_SPOKEN = ("label", "info", "placeholder", "value")
-
-
-PIECE = 8  # a text this long also counts inside a longer one
-
-
-@cache
-def words_zh() -> dict[str, str]:
-    """English -> Chinese; a # stands for a number, {} for anything, which is translated by itself."""
-    words: dict[str, str] = json.loads((UI_ASSETS / "words_zh.json").read_text("utf-8"))
-    return words
+# What Gradio's own texts are asked for in; it has no plain "zh", and none for Hong Kong.
+LOCALES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
+CATALOG = "\ue002"  # where the words of the scripts stand in the page's head; of the private use area too
+MARK = re.compile("\ue000([\\w=-]+)\ue001")  # of the private use area, so nobody types it
 
 
-@cache
-def chinese() -> dict[str, str]:
-    """The same, and what the page says of every model."""
-    return words_zh() | {text: _say(text) for spec in MODELS.values() for text in texts_of(spec)}
+def mark(said: Message) -> str:
+    """A message as a text of the page that is built for everybody."""
+    code = base64.urlsafe_b64encode(json.dumps(to_json(said)).encode()).decode()
+    return f"\ue000{code}\ue001"
 
 
-def texts_of(spec: ModelSpec) -> tuple[str, ...]:
-    """What the page says of a model."""
-    return model_note(spec), compare_note(spec), frame_hint(spec.limits), listed_title(spec)
+def speak(text: str, language: Language) -> str:
+    """A text with its marks put into words; what only looks like a mark stays."""
+
+    def words(found: re.Match[str]) -> str:
+        try:
+            said = from_json(json.loads(base64.urlsafe_b64decode(found[1])))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return found[0]
+        return render(without_places(said), language)
+
+    return MARK.sub(words, text)
 
 
-def in_pieces(text: str, words: dict[str, str]) -> str:
-    """A composed text, its parts translated one by one."""
-    for part in sorted((word for word in words if len(word) >= PIECE and "#" not in word), key=len, reverse=True):
-        text = text.replace(part, words[part])
-    return text
+def _in_json(text: str) -> str:
+    """A text as it stands inside a string of a JSON value, in a script of an HTML page too."""
+    quoted = json.dumps(text, ensure_ascii=False)[1:-1]
+    return re.sub("[<>&']", lambda found: f"\\u{ord(found[0]):04x}", quoted)
 
 
-@cache
-def languages() -> gr.I18n:
-    words = chinese()
-    return gr.I18n(en={text: text for text in words}, zh=words, **{"zh-CN": words})
+class SpokenPage:
+    """ASGI: the page and its configuration, on their way to the browser, in the visitor's language."""
+
+    PATHS = ("", "config", "info")  # the last part of an address
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        whole = scope["type"] == "http" and scope["method"] == "GET"
+        if not whole or scope["path"].rsplit("/", 1)[-1] not in self.PATHS:
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        language = language_of(headers.get(b"accept-language", b"").decode("latin-1"))
+        start: dict[str, Any] = {}
+        body = b""
+
+        async def hold(event: Any) -> None:
+            nonlocal start, body
+            if event["type"] == "http.response.start":
+                start = event
+                return
+            body += event.get("body", b"")
+            if not event.get("more_body"):
+                packed = b"gzip" in headers.get(b"accept-encoding", b"")
+                spoken = packed_page(body.decode("utf-8"), language, packed)
+                kept = [(k, v) for k, v in start["headers"] if k.lower() != b"content-length"]
+                added = [(b"content-length", str(len(spoken)).encode())]
+                added += [(b"vary", b"accept-language, accept-encoding")]
+                added += [(b"content-encoding", b"gzip")] if packed else []
+                await send(start | {"headers": kept + added})
+                await send({"type": "http.response.body", "body": spoken})
+
+        await self.app(scope, receive, hold)
 
 
-def marked(text: Any) -> Any:
-    """A text as Gradio's pages translate it; anything else as it is."""
-    return str(languages()(text)) if isinstance(text, str) and text in chinese() else text
+@lru_cache(maxsize=8)
+def packed_page(page: str, language: Language, packed: bool) -> bytes:
+    """The page on its way: half a megabyte, or a fifth of it for a browser that can unpack."""
+    spoken = spoken_page(page, language).encode()
+    return gzip.compress(spoken, mtime=0) if packed else spoken
 
 
-def language_of(accepted: str) -> Language:
-    """The first language of an Accept-Language header, where the page speaks it."""
-    return "zh" if accepted.lower().startswith("zh") else "en"
+@lru_cache(maxsize=8)  # the page and its configuration, the same for every visitor of a language
+def spoken_page(page: str, language: Language) -> str:
+    """A page or its configuration with its texts in place. The browser is told the language before anything runs:
+    Gradio's own texts go by `navigator.language`, our scripts by the document's."""
+    locale = LOCALES[language]
+    page = page.replace(CATALOG, _in_json(json.dumps(catalog(language), ensure_ascii=False)))
+    page = MARK.sub(lambda found: _in_json(speak(found[0], language)), page)
+    page = re.sub(r'(<html\s+lang=")\w+', rf"\g<1>{locale}", page, count=1)
+    page = with_card(page, language)
+    tell = f'<script>Object.defineProperty(navigator, "language", {{ get: () => "{locale}" }})</script>'
+    return page.replace("<head>", "<head>" + tell, 1)
 
 
-def say(text: str, accepted: str) -> str:
-    """A text in the first language of an Accept-Language header; numbers keep their order."""
-    return text if language_of(accepted) == "en" else _say(text)
-
-
-def _say(text: str) -> str:
-    words = words_zh()
-    if text in words:
-        return words[text]
-    if "\n\n" in text:
-        return "\n\n".join(map(_say, text.split("\n\n")))
-    numbers = iter(re.findall(NUMBER, text))
-    if found := words.get(re.sub(NUMBER, "#", text)):
-        return re.sub("#", lambda _: next(numbers), found)
-    field, colon, rest = text.partition(": ")  # an error names its field
-    if colon and re.fullmatch(r"\w+", field):
-        return f"{_say(field)}：{_say(rest)}"
-    return _from_template(text) or in_pieces(text, words)
-
-
-def _from_template(text: str, *, of_several: bool = False) -> str | None:
-    """What stands between a template's fixed words is said by itself: as one sentence of several parts if there is a
-    template for that (`of_several`), else part by part."""
-    for pattern, found in templates():
-        if (";" in pattern.pattern or not of_several) and (match := pattern.fullmatch(text)):
-            return found.format(*map(_said_inside, match.groups()))
-    return None
-
-
-def _said_inside(text: str) -> str:
-    whole = _from_template(text, of_several=True) if "; " in text else None
-    return whole or "；".join(map(_say, text.split("; ")))
-
-
-@cache
-def templates() -> list[tuple[re.Pattern[str], str]]:
-    """The texts with {} in them, the longest first."""
-    found = sorted((text for text in words_zh() if "{}" in text), key=len, reverse=True)
-    return [(re.compile(re.escape(text).replace(r"\{\}", "(.+?)"), re.DOTALL), words_zh()[text]) for text in found]
-
-
-def translate(page: gr.Blocks) -> None:
-    """Mark every label, hint, placeholder, button and choice of a page that has been built."""
-    for block in page.blocks.values():
-        for name in _SPOKEN:
-            text = getattr(block, name, None)
-            if isinstance(text, str) and (name != "value" or isinstance(block, WRITTEN)):
-                setattr(block, name, marked(text))
-        if isinstance(choices := getattr(block, "choices", None), list):
-            block.choices = [(marked(title), value) for title, value in choices]
-
-
-def translated(update: Any) -> Any:
-    """An update of a component in the same way."""
-    if not isinstance(update, dict):
-        return update
-    spoken = {name: marked(update[name]) for name in ("label", "info", "placeholder") if name in update}
-    if "choices" in update:
-        pairs = [choice if isinstance(choice, tuple) else (str(choice), choice) for choice in update["choices"]]
-        spoken["choices"] = [(marked(title), value) for title, value in pairs]
-    return update | spoken
+def spoken(*more: Middleware) -> dict[str, Any]:
+    """What `launch` needs so that the page speaks; `more` is what else stands in front of it."""
+    return {"head": head(), "app_kwargs": {"middleware": [Middleware(SpokenPage), Middleware(PageFiles), *more]}}
 
 
 def head() -> str:
-    """The script that speaks for our own components."""
-    words = json.dumps(chinese(), ensure_ascii=False).replace("<", "\\u003c")
-    return "<script>" + (UI_ASSETS / "shared.js").read_text("utf-8").replace("WORDS", words, 1) + "</script>"
+    """What our own components need in the page's head: the words of the visitor's language, put in by `spoken_page`,
+    and their modules ahead of time."""
+    return f'<script type="application/json" id="messages">{CATALOG}</script>{preloads()}'
+
+
+def speak_to_visitors(page: gr.Blocks) -> None:
+    """Have the functions of a page that has been built answer in the visitor's language. Programs call the others, the
+    endpoints of the API, which speak English and name settings as their parameters are called."""
+    for function in page.fns.values():
+        if function.fn and function.api_visibility != "public":
+            function.fn = answering(function.fn)
+
+
+def answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with its answers and errors in the visitor's language."""
+    if inspect.isgeneratorfunction(function):
+
+        def call(visitor: gr.Request, *values: Any) -> Any:
+            language = language_of(accepted(visitor))
+            with spoken_errors(language):
+                for answer in function(*values):
+                    yield spoken_answer(answer, language)
+    else:
+
+        def call(visitor: gr.Request, *values: Any) -> Any:
+            language = language_of(accepted(visitor))
+            with spoken_errors(language):
+                return spoken_answer(function(*values), language)
+
+    own = inspect.Parameter("visitor", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+    signature = inspect.signature(function)
+    call.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+    call.__annotations__ = get_type_hints(function) | {"visitor": gr.Request}
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    return call
+
+
+@contextmanager
+def spoken_errors(language: Language) -> Iterator[None]:
+    """What a function raises, in a language."""
+    try:
+        yield
+    except ShownError as error:
+        raise error.in_language(language) from error.__cause__
+
+
+def accepted(request: gr.Request) -> str:
+    """The Accept-Language header of a visitor."""
+    return str(request.headers.get("accept-language", ""))
+
+
+_OF_MARKDOWN = re.compile(r"[\\`*_\[\]<>#|~$&]")
+
+
+def in_markdown(said: Message) -> Message:
+    """A message for a component that draws Markdown: what is put into a sentence, a visitor's own words maybe, stands
+    there as it is."""
+
+    def as_it_is(value: Param) -> Param:
+        match value:
+            case Message():
+                return in_markdown(value)
+            case tuple():
+                return tuple(as_it_is(part) for part in value)
+            case str():
+                return _OF_MARKDOWN.sub(r"\\\g<0>", value)
+            case _:
+                return value
+
+    return Message(said.code, {name: as_it_is(value) for name, value in said.params.items()})
+
+
+def spoken_answer(answer: Any, language: Language) -> Any:
+    """What a function of the page answers: its messages and marks as words, also in the updates of components."""
+    match answer:
+        case Message():
+            return render(in_markdown(without_places(answer)), language)
+        case str():
+            return speak(answer, language)
+        case list() | tuple():
+            return type(answer)(spoken_answer(part, language) for part in answer)
+        case {"__type__": "update"}:
+            return {name: spoken_answer(value, language) for name, value in answer.items()}
+        case _:
+            return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradio.themes.base import Base
 from gradio.themes.utils import colors, sizes
 
-from opensora_demo.ui.components import UI_ASSETS
+from opensora_demo.ui.scripts import UI_ASSETS
 
 SEA = colors.Color(
     name="sea",
@@ -138,9 +138,9 @@ def build_theme() -> Base:
     )
 
 
-STYLES = ("page", "compare", "scope", "explain")
+STYLES = ("stage", "composer", "curve", "page", "compare", "scope", "explain", "lesson", "gallery", "about")
 
 
 def page_css() -> str:
     """Every style sheet of ours, one after another."""
-    return "\n".join((UI_ASSETS / f"{name}.css").read_text("utf-8") for name in STYLES)
+    return "\n".join((UI_ASSETS / name / f"{name}.css").read_text("utf-8") for name in STYLES)

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from opensora_demo.catalog import find_model
-from opensora_demo.store import why_not
+from opensora_demo.messages import render
 from opensora_demo.ui.controls import listed_title
-from tests.browser.test_page import FORM_HOLDS, PLAYING, Visit, box, text, wait
+from opensora_demo.weights.options import DEFAULT_OPTIONS
+from opensora_demo.weights.store import unavailable_reason
+from tests.browser.actions import FORM_HOLDS, Visit, box, text, wait
 
 pytestmark = pytest.mark.browser
 
@@ -26,10 +28,10 @@ def choose(page: Any, model: str) -> None:
     The stage is told last, and a control that was hidden takes its value with the next frames: what is typed before
     would be lost.
     """
-    spec = find_model(model)
+    title = render(listed_title(find_model(model)))
     page.click("#model input")
-    page.get_by_role("option", name=listed_title(spec), exact=True).click()
-    page.wait_for_function(FORM_HOLDS, arg=["#model input", listed_title(spec)])
+    page.get_by_role("option", name=title, exact=True).click()
+    page.wait_for_function(FORM_HOLDS, arg=["#model input", title])
     page.wait_for_selector(f"#stage .os-stage[data-model='{model}']")
     page.evaluate(TWO_FRAMES)
 
@@ -53,12 +55,12 @@ def run(page: Any, prompt: str) -> None:
     page.click("#generate")
     page.wait_for_function("(p) => document.querySelector('#stage .os-prompt').textContent === p", arg=prompt)
     wait(page, "done")
-    page.wait_for_function(PLAYING, arg="stage")
+    page.wait_for_selector("#stage .os-stage[data-show=clip].os-ready")
 
 
 def settings_of(page: Any, name: str = "stage") -> dict[str, Any]:
     page.locator(f"#{name}").get_by_role("button", name="Copy settings").click()
-    page.wait_for_selector(f"#{name} .os-action.os-copied")
+    page.wait_for_selector(f"#{name} .os-action[data-copied]")
     found: dict[str, Any] = json.loads(page.evaluate("navigator.clipboard.readText()"))
     return found
 
@@ -77,27 +79,19 @@ SEEN = """(wide) => {
 }"""
 
 
-def test_a_loop_ends_as_it_begins(visit: Visit) -> None:
-    page = visit()
-    choose(page, "debug-2.0")
-    page.get_by_role("button", name="Negative prompt, first and last frame").click()
-    give(page, "#reference", (220, 60, 40))
-    page.click("#loop")
-    page.locator("#last-frame img").wait_for()
-    page.wait_for_function(SEEN, arg=3)
-    run(page, "a red ball")
-    settings = settings_of(page)
-    assert (settings["reference"], settings["last_frame"]) == (True, True)
-
-
-def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
+def test_first_and_last_frame_or_a_loop_with_the_oscillating_rule(visit: Visit) -> None:
     page = visit()
     choose(page, "debug-2.0")
     assert "Text: token concatenation." in text(page, "#model-note")
     frame = box(page, "#stage .os-frame")
     assert frame["width"] / frame["height"] == pytest.approx(1.5, rel=0.02)
-    page.get_by_role("button", name="Negative prompt, first and last frame").click()
+    page.get_by_role("button", name="Negative prompt, given frames, video").click()
     give(page, "#reference", (220, 60, 40))
+    page.wait_for_function(SEEN, arg=1.5)
+    page.click("#loop")  # the last frame is the first
+    page.locator("#last-frame img").wait_for()
+    page.wait_for_function(SEEN, arg=3)
+    page.locator("#last-frame").get_by_role("button", name="Remove Image").click()
     page.wait_for_function(SEEN, arg=1.5)
     give(page, "#last-frame", (40, 90, 220))
     page.wait_for_function(SEEN, arg=3)
@@ -112,23 +106,23 @@ def test_first_and_last_frame_with_the_oscillating_rule(visit: Visit) -> None:
     assert (settings["rule"], settings["reference"], settings["last_frame"]) == ("oscillating", True, True)
     page.get_by_role("tab", name="Compare", exact=True).click()
     assert "debug · 2.0 MMDiT" in text(page, "#compare-note")
-    page.wait_for_selector("#grid .oc")
+    page.wait_for_selector("#grid .os-compare")
     page.fill("#scales textarea, #scales input", "1, 4")
     page.locator("#rules").get_by_text("APG").click()
-    page.get_by_text("Not yet: rule: apg is for text alone").wait_for()
+    page.get_by_text("Not yet: Guidance rule: apg is for text alone").wait_for()
     page.locator("#rules").get_by_text("APG").click()
     page.wait_for_function("() => document.querySelector('#plan').textContent.trim().startsWith('2 clips')")
     page.click("#compare")
     wait(page, "done", "grid")
-    page.wait_for_function("() => document.querySelectorAll('#grid .oc-cell[data-state=done]').length === 2")
-    shape = box(page, "#grid .oc-box >> nth=1")
+    page.wait_for_function("() => document.querySelectorAll('#grid .os-compare-cell[data-state=done]').length === 2")
+    shape = box(page, "#grid .os-compare-box >> nth=1")
     assert shape["width"] / shape["height"] == pytest.approx(384 / 256, rel=0.02)
 
 
 def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
     page = visit()
     steps = page.get_by_label("number input for Steps").input_value()
-    page.get_by_role("button", name="Negative prompt and first frame").click()
+    page.get_by_role("button", name="Negative prompt, given frames, video").click()
     give(page, "#reference", (220, 60, 40))
     assert page.locator("#stage .os-card").count() >= 6
     choose(page, "debug-1.0-dit")
@@ -158,6 +152,9 @@ def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     set_number(page, "Guidance scale", 2)
     page.fill("#seed textarea, #seed input", "11")
     run(page, "a green ring")
+    copy_settings = page.locator("#stage").get_by_role("button", name="Copy settings").element_handle()
+    choose(page, "debug-1.2")
+    assert copy_settings.evaluate("node => node.isConnected")  # drawn anew, it would lose its focus and its mark
     choose(page, "nano")
     holds(page, "#rule input", "plain")
     page.fill("#prompt textarea", "something else")
@@ -178,16 +175,19 @@ def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     assert "rule" not in varied  # plain
 
 
-@pytest.mark.skipif(not why_not(find_model("opensora-2.0-dcae")), reason="its weights are here")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
-    page = visit(width=width)
+@pytest.mark.skipif(
+    not unavailable_reason(find_model("opensora-2.0-dcae"), DEFAULT_OPTIONS), reason="its weights are here"
+)
+def test_a_model_without_weights_says_so(visit: Visit) -> None:
+    page = visit(width=390)
     page.fill("#prompt textarea", "a red ball")
     choose(page, "opensora-2.0-dcae")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.wait_for_selector("#generate[disabled]")
     note = text(page, "#model-note")
-    assert "Cannot run here: opensora-2.0-dcae lacks its transformer" in note
+    assert "Cannot run here: Open-Sora 2.0 · MMDiT 11B, deep compression is not installed" in note
+    assert "✗ transformer" in note
+    assert "python -m opensora_demo download opensora-2.0-dcae" in note
     assert 0 < box(page, "#model-note")["y"] - box(page, "#generate")["y"] < 250
     page.get_by_text("The weights of this model are not here.").wait_for()
     page.press("#prompt textarea", "Enter")
@@ -198,6 +198,6 @@ def test_a_model_without_weights_says_so(visit: Visit, width: int) -> None:
     assert "Cannot run here" in text(page, "#compare-note")
     page.get_by_role("tab", name="Generate").click()
     assert page.input_value("#prompt textarea") == "a red ball"
-    choose(page, "nano")
+    page.get_by_role("button", name="Use nano instead").click()
     page.wait_for_selector("#generate:not([disabled])")
     page.wait_for_selector("#stage .os-stage[data-show=clip]")

@@ -18,26 +18,23 @@ from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig
 from opensora_demo.codecs.tiling import Tiling
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
-from opensora_demo.media import crop_square, resize_to_fill
+from opensora_demo.frames import to_frames
+from opensora_demo.media import resize_to_fill
 from opensora_demo.nn.causal_conv import CausalConv3d
-from opensora_demo.pipeline import to_frames
 
+from .options import INERT, Options
 from .reference import Case, weight
 
-Model = dict[str, Any]
-WHOLE = 10**6  # the reference's None: no chunks
-
-
-def by_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: value for name, value in sorted(tensors.items()) if name.startswith(prefix)}
+WHOLE = 10**6  # the reference's None: no chunks, or all frames there are
 
 
 # --- 1.2 ----------------------------------------------------------------------------------------------------------
 
 
-def temporal_config(model: Model) -> TemporalVaeConfig:
-    assert model.get("embed_dim", 4) == model.get("latent_embed_dim", 4)
-    assert model.get("activation_fn", "swish") == "swish"
+def temporal_config(model: Options) -> TemporalVaeConfig:
+    model.only("embed_dim", model.get("latent_embed_dim", 4))
+    model.only("activation_fn", "swish")
+    model.inert(*INERT)
     return TemporalVaeConfig(
         in_channels=model.get("in_out_channels", 4),
         latent_channels=model.get("latent_embed_dim", 4),
@@ -53,53 +50,67 @@ def run_temporal(case: Case) -> dict[str, Tensor]:
     vae = TemporalVAE(temporal_config(case.config["model"]))
     case.fill(vae)
     out: dict[str, Tensor] = {}
-    for key, x in by_prefix(case.inputs, "x_").items():
+    for key, x in case.named("x_").items():
         mean, log_variance = vae.encode(x)
         out[f"{key}_mean"], out[f"{key}_std"] = mean, torch.exp(0.5 * log_variance)
         out[f"{key}_dec_of_mean"] = vae.decode(mean, x.shape[2])
         out[f"{key}_moments"] = torch.cat([mean, log_variance], dim=1)  # recorded before its clamp, which is idle here
-        out[f"{key}_latent_size"] = torch.tensor([*mean.shape[2:]])
-    for key, z in by_prefix(case.inputs, "z_").items():
-        expected = case.expected[f"{key}_dec"]
-        out[f"{key}_dec"] = vae.decode(z, expected.shape[2])
+        if (size := f"{key}_latent_size") in case.expected:
+            out[size] = torch.tensor(vae.cfg.latent_size(*case.asked_size(size, x)))
+    for key, z in case.named("z_").items():
+        out[f"{key}_dec"] = vae.decode(z, case.asked_frames(key))
     return out
+
+
+def image_config(image: Options, micro_batch: int | None) -> ImageVaeConfig:
+    channels = image["block_out_channels"]
+    image.only("in_channels", 3)
+    image.only("out_channels", 3)
+    image.only("down_block_types", ["DownEncoderBlock2D"] * len(channels))
+    image.only("up_block_types", ["UpDecoderBlock2D"] * len(channels))
+    image.only("act_fn", "silu")
+    image.inert("sample_size", "scaling_factor", "force_upcast", *INERT)  # 0.18215 stands in the reference's code (Q13)
+    return ImageVaeConfig(
+        latent_channels=image.get("latent_channels", 4),
+        block_channels=tuple(channels),
+        layers_per_block=image["layers_per_block"],
+        norm_groups=image["norm_num_groups"],
+        mid_attention=image.get("mid_block_add_attention", True),
+        micro_batch=micro_batch or WHOLE,
+    )
 
 
 def run_pipeline(case: Case) -> dict[str, Tensor]:
     model = case.config["model"]
-    image = model["autoencoder_kl"]
-    vae = VideoVAE(
-        VideoVaeConfig(
-            image=ImageVaeConfig(
-                latent_channels=image.get("latent_channels", 4),
-                block_channels=tuple(image["block_out_channels"]),
-                layers_per_block=image["layers_per_block"],
-                norm_groups=image["norm_num_groups"],
-                micro_batch=model["micro_batch_size"] or WHOLE,
-            ),
-            temporal=temporal_config(model["vae_temporal"]),
-            chunk_frames=model["micro_frame_size"] or WHOLE,
-        )
+    model.inert("cal_loss", "freeze_vae_2d", *INERT)
+    cfg = VideoVaeConfig(
+        image=image_config(model["autoencoder_kl"], model["micro_batch_size"]),
+        temporal=temporal_config(model["vae_temporal"]),
+        chunk_frames=model["micro_frame_size"] or WHOLE,
     )
+    # the reference counts 8 pixels to a latent whatever its 2-D autoencoder does (Q14)
+    counting = replace(cfg, image=replace(cfg.image, block_channels=cfg.image.block_channels[:1] * 4))
+    vae = VideoVAE(cfg)
     case.fill(vae)
     for name in ("shift", "scale"):
-        if name not in (case.networks["model"].get("overrides") or {}):
-            getattr(vae, name).copy_(torch.tensor(model[name]).view(1, -1, 1, 1, 1))
+        value = torch.tensor(model[name]).view(1, -1, 1, 1, 1)
+        if name not in (case.network().get("overrides") or {}):
+            getattr(vae, name).copy_(value)
     out: dict[str, Tensor] = {}
     draws = case.draws()
-    for key, x in by_prefix(case.inputs, "x_").items():
+    for key, x in case.named("x_").items():
         frames = x.shape[2]
         out[f"{key}_encode_posterior_means"] = vae.encode(x)
         if f"{key}_encode" in case.expected:
             first = len(case.draws()) - len(draws)
             out[f"{key}_encode"] = replayed(vae, x, draws)
             out[f"{key}_n_randn_used"] = torch.tensor([first, len(case.draws()) - len(draws)])
-        if f"{key}_encode" in case.expected:
             out[f"{key}_decode"] = vae.decode(case.expected[f"{key}_encode"], frames)
-        # recorded for 64 x 64 px; the reference divides by 8 whatever its 2-D autoencoder does (Q14)
-        out[f"{key}_latent_size"] = torch.tensor([vae.latent_size(frames, 64, 64)[0], 8, 8])
-    for key, z in by_prefix(case.inputs, "z_").items():
-        out[f"{key}_decode"] = vae.decode(z, case.expected[f"{key}_decode"].shape[2])
+        if (size := f"{key}_latent_size") in case.expected:
+            out[size] = torch.tensor(counting.latent_size(*case.asked_size(size, x)))
+    assert not draws, "every recorded draw must have been used"
+    for key, z in case.named("z_").items():
+        out[f"{key}_decode"] = vae.decode(z, case.asked_frames(key))
     return out
 
 
@@ -119,41 +130,56 @@ def replayed(vae: VideoVAE, x: Tensor, draws: list[Tensor]) -> Tensor:
         torch.randn = original
 
 
+def stride_of(conv: Options, default: str) -> tuple[int, int, int]:
+    """`strides`, or `stride`: a triple, or one number for time, or (Hunyuan's, `default` "all") for all axes."""
+    stride = conv.get("stride", 1)
+    if (strides := conv.get("strides")) is not None:
+        stride = strides
+    if not isinstance(stride, int):
+        t, h, w = stride
+        return t, h, w
+    return (stride, stride, stride) if default == "all" else (stride, 1, 1)
+
+
 def run_convolutions(case: Case) -> dict[str, Tensor]:
     """1.2's causal convolutions (zeros in front) and Hunyuan's (copies of the edge, on all sides of the picture)."""
-    network = case.networks["model"]
+    network = case.network()
     out: dict[str, Tensor] = {}
+    own: set[str] = set()
     for name, c in case.config["model"].items():
         kernel = c["kernel_size"]
+        kernel = kernel if isinstance(kernel, int) else tuple(kernel)
         if case.system == "hy_causalconv":
             from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import HunyuanVideoCausalConv3d
 
-            stride = c.get("stride", 1)
             conv: Any = HunyuanVideoCausalConv3d(
                 c["chan_in"],
                 c["chan_out"],
                 kernel,
-                stride if isinstance(stride, int) else tuple(stride),
+                stride_of(c, "all"),
                 dilation=c.get("dilation", 1),
                 bias=c.get("bias", True),
                 pad_mode=c.get("pad_mode", "replicate"),
             )
         else:
-            stride = c.get("strides") or ((c["stride"], 1, 1) if "stride" in c else (1, 1, 1))
+            if kernel == 1:
+                c.only("padding", "same", 0, "valid")  # the same for one place; a larger kernel would be padded twice
             conv = CausalConv3d(
                 c["chan_in"],
                 c["chan_out"],
-                kernel if isinstance(kernel, int) else tuple(kernel),
-                stride=tuple(stride),
+                kernel,
+                stride=stride_of(c, "time"),
                 dilation=c.get("dilation", 1),
                 bias=c.get("bias", True),
                 pad_mode=c.get("pad_mode", "constant"),
             )
         names = {k.removeprefix(f"{name}."): k for k in network["names"] if k.startswith(f"{name}.")}
+        own |= set(names.values())
         conv.load_state_dict(
             {own: weight(network["seed"], network["gain"], k, network["names"][k]) for own, k in names.items()}
         )
         out[name] = conv(case.inputs["x"])
+    assert own == set(network["names"]), "weights of no convolution"
     return out
 
 
@@ -163,11 +189,17 @@ def run_convolutions(case: Case) -> dict[str, Tensor]:
 def run_v13(case: Case) -> dict[str, Tensor]:
     model = case.config["model"]
     encoder, decoder = model["encoder"], model["decoder"]
-    assert encoder["double_z"]
+    encoder.only("double_z", True)
+    for side in (encoder, decoder):
+        side.only("in_channels", 3)
+        side.only("out_ch", 3)
+        side.only("resamp_with_conv", True)
+        side.inert("micro_batch_size_2d", *INERT)
+    model.only("use_tiled_conv3d", False)
+    model.inert("micro_batch_size_2d", "tile_size", "tiled_dim", "num_tiles", *INERT)
     for key in ("ch", "ch_mult", "num_res_blocks", "z_channels"):
-        assert encoder[key] == decoder[key], key
-    assert decoder.get("temporal_downsample", 4) == 4, "the reference counts latents of a chunk by 4"
-    assert len(encoder["down_sampling_layer"]) == len(decoder["temporal_up_layers"]) == 2
+        decoder.only(key, encoder[key])
+    chunk = model["micro_frame_size"]
     cfg = VaeV13Config(
         latent_channels=encoder["z_channels"],
         channels=encoder["ch"],
@@ -175,34 +207,38 @@ def run_v13(case: Case) -> dict[str, Tensor]:
         res_blocks=encoder["num_res_blocks"],
         down_in_time=tuple(encoder["down_sampling_layer"]),
         up_in_time=tuple(decoder["temporal_up_layers"]),
-        chunk_frames=model["micro_frame_size"],
+        chunk_frames=chunk,
         overlap=model["temporal_overlap"],
-        normalise=model["normalization"],
+        normalise=model.only("normalization", None, "video", "video_5frames"),
+        chunk_latents=None if chunk is None else (chunk - 1) // 4 + 1,
+        cut_frames=decoder.get("temporal_downsample", 4) - 1,
     )
-    # without micro batches the reference codes the clip at once, but goes on counting latents by the chunk
+    # the reference counts 4 frames and 8 pixels to a latent whatever the network does
+    counting = replace(cfg, multipliers=cfg.multipliers[:1] * 4, down_in_time=(1, 2))
+    # without micro batches it codes the clip at once, but goes on counting latents by the chunk
     vae = VaeV13(cfg if model["micro_batch_size"] is not None else replace(cfg, chunk_frames=None))
-    with torch.device("meta"):
-        counting = VaeV13(cfg)
     case.fill(vae)
     out: dict[str, Tensor] = {}
-    for key, x in by_prefix(case.inputs, "x_").items():
+    for key, x in case.named("x_").items():
         z = vae.encode(x)
         out[f"{key}_z"] = z
         out[f"{key}_moments"] = torch.cat(vae.moments(x), dim=1)
-        out[f"{key}_recon"] = vae.decode(z, x.shape[2])
-        h, w = (-(-n // 8) for n in x.shape[3:])  # the reference divides by 8 whatever the network does
-        out[f"{key}_latent_size"] = torch.tensor([counting.latent_size(x.shape[2], 8, 8)[0], h, w])
-    for key, z in by_prefix(case.inputs, "z_").items():
-        out[f"{key}_dec"] = vae.decode(z, case.expected[f"{key}_dec"].shape[2])
+        out[f"{key}_recon"] = vae.decode(z, WHOLE)
+        if (size := f"{key}_latent_size") in case.expected:
+            out[size] = torch.tensor(counting.latent_size(*case.asked_size(size, x)))
+    for key, z in case.named("z_").items():
+        out[f"{key}_dec"] = vae.decode(z, WHOLE)
     return out
 
 
 # --- 2.0 ----------------------------------------------------------------------------------------------------------
 
 
-def hunyuan(model: Model) -> HunyuanVAE:
-    assert model["act_fn"] == "silu"
-    assert model["in_channels"] == model["out_channels"] == 3
+def hunyuan(model: Options) -> HunyuanVAE:
+    model.only("act_fn", "silu")
+    model.only("in_channels", 3)
+    model.only("out_channels", 3)
+    model.inert("use_slicing", *INERT)  # one clip after another: the same numbers
     return HunyuanVAE(
         HunyuanConfig(
             latent_channels=model["latent_channels"],
@@ -231,50 +267,79 @@ def run_hunyuan(case: Case) -> dict[str, Tensor]:
     vae = hunyuan(case.config["model"])
     case.fill(vae)
     out: dict[str, Tensor] = {}
-    clips = by_prefix(case.inputs, "x_")
+    clips = case.named("x_")
     for key, x in clips.items():
         mean, log_variance = vae.moments(x)
         out[f"{key}_moments"] = torch.cat([mean, log_variance], dim=1)
         out[f"{key}_z_mode"] = vae.encode(x)
-        frames = case.expected[f"{key}_recon_of_mode"].shape[2]
-        out[f"{key}_recon_of_mode"] = vae.decode(out[f"{key}_z_mode"], frames)
-        out[f"{key}_latent_size"] = torch.tensor(vae.latent_size(x.shape[2], x.shape[3], x.shape[4]))
+        out[f"{key}_recon_of_mode"] = vae.decode(out[f"{key}_z_mode"], WHOLE)
+        if (size := f"{key}_latent_size") in case.expected:
+            out[size] = torch.tensor(vae.cfg.latent_size(*case.asked_size(size, x)))
     if draws := case.draws():
+        (draw,) = draws
         mean, log_variance = vae.moments(clips[max(clips)])
-        out["last_x_z_sampled"] = vae.scale_latents(mean + torch.exp(0.5 * log_variance) * draws[0])
-    for key, z in by_prefix(case.inputs, "z_").items():
-        out[f"{key}_dec"] = vae.decode(z, case.expected[f"{key}_dec"].shape[2])
+        out["last_x_z_sampled"] = vae.scale_latents(mean + torch.exp(0.5 * log_variance) * draw)
+    for key, z in case.named("z_").items():
+        out[f"{key}_dec"] = vae.decode(z, WHOLE)
     return out
 
 
-def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
+def dc_ae(model: Options, attrs: Options | None = None) -> DcAe:
     """`attrs` are set after construction in the reference, where the latent tile sizes keep their values (Q20)."""
     encoder, decoder = model["encoder"], model["decoder"]
     kinds = {"ResBlock": None, "EViT_GLU": (), "EViTS5_GLU": (5,)}
-    assert encoder["block_type"] == decoder["block_type"]
-    assert encoder["width_list"] == decoder["width_list"]
-    assert encoder["is_video"]
-    assert decoder["is_video"]
+    decoder.only("block_type", encoder["block_type"])
+    decoder.only("width_list", encoder["width_list"])
     stages = len(encoder["width_list"])
-    time = [*encoder["temporal_downsample"], *[False] * stages][: stages - 1]  # the last stage has no step down
-    assert time == [*decoder["temporal_upsample"], *[False] * stages][: stages - 1]
-    for key in ("downsample_shortcut", "out_shortcut"):
-        assert encoder[key] == "averaging", key
-    for key in ("in_shortcut", "upsample_shortcut"):
-        assert decoder[key] == "duplicating", key
-    assert encoder["downsample_match_channel"]
-    assert decoder["upsample_match_channel"]
-    assert encoder["downsample_block_type"] == "Conv"
-    assert decoder["upsample_block_type"] == "InterpolateConv"
-    assert encoder["norm"] == decoder["norm"] == decoder["out_norm"] == "rms3d"
-    assert encoder["act"] == decoder["act"] == "silu"
-    assert decoder["out_act"] == "relu"
-    assert encoder["out_norm"] is None
-    assert encoder["out_act"] is None
-    assert not encoder["double_latent"]
+
+    def steps(flags: list[bool]) -> list[bool]:
+        """Between which stages time changes; the last stage has no step."""
+        return [*flags, *[False] * stages][: stages - 1]
+
+    time = steps(encoder["temporal_downsample"])
+    if time != steps(decoder["temporal_upsample"]):
+        raise decoder.unknown("temporal_upsample", "it must double what the encoder halves")
+    for side, known in (
+        (
+            encoder,
+            {
+                "downsample_shortcut": "averaging",
+                "out_shortcut": "averaging",
+                "downsample_match_channel": True,
+                "downsample_block_type": "Conv",
+                "out_norm": None,
+                "out_act": None,
+                "double_latent": False,
+            },
+        ),
+        (
+            decoder,
+            {
+                "in_shortcut": "duplicating",
+                "upsample_shortcut": "duplicating",
+                "upsample_match_channel": True,
+                "upsample_block_type": "InterpolateConv",
+                "out_norm": "rms3d",
+                "out_act": "relu",
+            },
+        ),
+    ):
+        for name, value in (known | {"is_video": True, "norm": "rms3d", "act": "silu"}).items():
+            side.only(name, value)
+        side.inert(*INERT)
+    model.only("in_channels", 3)
+    model.inert(*INERT)
     blocks = encoder["block_type"]
     blocks = [blocks] * stages if isinstance(blocks, str) else blocks
-    settings = model | (attrs or {})
+    for block in blocks:
+        if block not in kinds:
+            raise encoder.unknown("block_type", f"known: {', '.join(kinds)}")
+    attrs = attrs or Options({})
+
+    def setting(name: str) -> Any:
+        own = model[name]
+        return attrs.get(name, own)
+
     vae = DcAe(
         DcAeConfig(
             latent_channels=model["latent_channels"],
@@ -283,20 +348,20 @@ def dc_ae(model: Model, attrs: Model | None = None) -> DcAe:
             decoder_depths=tuple(decoder["depth_list"]),
             attention=tuple(kinds[kind] for kind in blocks),
             time=(*time, False),
-            scaling_factor=settings["scaling_factor"],
+            scaling_factor=setting("scaling_factor"),
             tiling=Tiling(
-                spatial=settings["use_spatial_tiling"],
-                temporal=settings["use_temporal_tiling"],
-                tile_px=settings["spatial_tile_size"],
+                spatial=setting("use_spatial_tiling"),
+                temporal=setting("use_temporal_tiling"),
+                tile_px=setting("spatial_tile_size"),
                 tile_latent=model["spatial_tile_size"] // model["spatial_compression_ratio"],
-                tile_frames=settings["temporal_tile_size"],
+                tile_frames=setting("temporal_tile_size"),
                 tile_latent_frames=model["temporal_tile_size"] // model["time_compression_ratio"],
-                overlap=settings["tile_overlap_factor"],
+                overlap=setting("tile_overlap_factor"),
             ),
         )
     )
-    assert vae.cfg.time_factor == model["time_compression_ratio"]
-    assert vae.cfg.space_factor == model["spatial_compression_ratio"]
+    model.only("time_compression_ratio", vae.cfg.time_factor)
+    model.only("spatial_compression_ratio", vae.cfg.space_factor)
     return vae
 
 
@@ -304,13 +369,14 @@ def run_dcae(case: Case) -> dict[str, Tensor]:
     vae = dc_ae(case.config["model"], case.config.get("attrs"))
     case.fill(vae)
     out: dict[str, Tensor] = {}
-    for key, x in by_prefix(case.inputs, "x_").items():
+    for key, x in case.named("x_").items():
         z = vae.encode(x)
         out[f"{key}_z"] = z
-        out[f"{key}_recon"] = vae.decode(z, case.expected[f"{key}_recon"].shape[2])
-        out[f"{key}_latent_size"] = torch.tensor(vae.latent_size(x.shape[2], x.shape[3], x.shape[4]))
-    for key, z in by_prefix(case.inputs, "z_").items():
-        out[f"{key}_dec"] = vae.decode(z, case.expected[f"{key}_dec"].shape[2])
+        out[f"{key}_recon"] = vae.decode(z, WHOLE)
+        if (size := f"{key}_latent_size") in case.expected:
+            out[size] = torch.tensor(vae.cfg.latent_size(*case.asked_size(size, x)))
+    for key, z in case.named("z_").items():
+        out[f"{key}_dec"] = vae.decode(z, WHOLE)
     return out
 
 
@@ -327,19 +393,28 @@ def resize_video(frames: Tensor, height: int, width: int) -> Tensor:
     return scaled[:, :, top : top + height, left : left + width]
 
 
+def centre_crop(picture: Image.Image, side: int) -> Image.Image:
+    """The square in the middle, after halving while that leaves enough: how upstream prepares training pictures."""
+    while min(picture.size) >= 2 * side:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = side / min(picture.size)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
 def run_transforms(case: Case) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
-    for name, value in case.inputs.items():
-        if name.startswith("img_"):
-            picture = Image.fromarray(value.numpy().astype(np.uint8))
-            for h, w in case.config["sizes"]:
-                out[f"{name}_to_{h}x{w}_u8"] = torch.from_numpy(np.array(resize_to_fill(picture, h, w)))
-            for key in case.expected:
-                if key.startswith(f"{name}_centercrop_"):
-                    out[key] = torch.from_numpy(np.array(crop_square(picture, int(key.rsplit("_", 1)[1]))))
-        elif name.startswith("vid_"):
-            for h, w in case.config["sizes"]:
-                out[f"{name}_to_{h}x{w}"] = 2 * resize_video(value.float() / 255, h, w) - 1
+    sizes = case.config["sizes"]
+    for name, value in case.named("img_").items():
+        picture = Image.fromarray(value.numpy().astype(np.uint8))
+        for h, w in sizes:
+            out[f"{name}_to_{h}x{w}_u8"] = torch.from_numpy(np.array(resize_to_fill(picture, h, w)))
+        for key in [key for key in case.expected if key.startswith(f"{name}_centercrop_")]:
+            out[key] = torch.from_numpy(np.array(centre_crop(picture, int(key.rpartition("_")[2]))))
+    for name, value in case.named("vid_").items():
+        for h, w in sizes:
+            out[f"{name}_to_{h}x{w}"] = 2 * resize_video(value.float() / 255, h, w) - 1
     if "to_uint8_src" in case.inputs:
         out["to_uint8"] = torch.from_numpy(to_frames(case.inputs["to_uint8_src"]))
     return out

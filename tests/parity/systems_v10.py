@@ -17,13 +17,15 @@ from opensora_demo.sampling.config import IddpmConfig
 from opensora_demo.sampling.iddpm import Diffusion, sample, space_timesteps
 from opensora_demo.sampling.step import Prediction
 
+from .options import INERT, Options
 from .reference import Case
 
-Model = dict[str, Any]
 
-
-def dit(model: Model, *, alternate: bool = False) -> DiT:
+def dit(model: Options, *, alternate: bool = False) -> DiT:
     condition = model["condition"]
+    if condition != "text" and not condition.startswith("label_"):
+        raise model.unknown("condition", "known: 'text', 'label_<classes>'")
+    model.inert(*INERT)
     return DiT(
         DiTConfig(
             input_size=tuple(model["input_size"]),
@@ -42,7 +44,10 @@ def dit(model: Model, *, alternate: bool = False) -> DiT:
     )
 
 
-def stdit(model: Model, *, temporal: bool = True) -> STDiT:
+def stdit(model: Options, *, temporal: bool = True) -> STDiT:
+    model.inert(*INERT)
+    if not temporal:
+        model.inert("time_scale")  # of the temporal positions, which the image network has none of
     return STDiT(
         STDiTConfig(
             input_size=tuple(model["input_size"]),
@@ -63,7 +68,8 @@ def stdit(model: Model, *, temporal: bool = True) -> STDiT:
     )
 
 
-def stdit2(model: Model) -> STDiT2:
+def stdit2(model: Options) -> STDiT2:
+    model.inert("input_size", *INERT)  # positions follow the clip
     return STDiT2(
         STDiT2Config(
             in_channels=model["in_channels"],
@@ -103,9 +109,10 @@ def doubled(x: Tensor) -> Tensor:
 
 
 def run_dit(case: Case, *, alternate: bool = False) -> dict[str, Tensor]:
-    network = dit(case.config["model"], alternate=alternate)
+    config, x = case.config, case.inputs
+    network = dit(config["model"], alternate=alternate)
     case.fill(network)
-    x = case.inputs
+    scale = config.get("cfg_scale")  # named by cases without a guided call too
 
     def flat(y: Tensor) -> Tensor:
         return y if network.cfg.classes else y[:, 0, 0]
@@ -113,14 +120,15 @@ def run_dit(case: Case, *, alternate: bool = False) -> dict[str, Tensor]:
     out = {"forward": network(x["x"], x["t"], flat(x["y"]))}
     if "x_cfg" in x:
         raw = network(doubled(x["x_cfg"]), x["t_cfg"], flat(x["y_cfg"]))
-        out["forward_with_cfg"] = guided(raw, case.config["cfg_scale"], network.cfg.in_channels, 3)
+        out["forward_with_cfg"] = guided(raw, scale, network.cfg.in_channels, 3)
     return out
 
 
 def run_stdit(case: Case, *, temporal: bool = True) -> dict[str, Tensor]:
-    network = stdit(case.config["model"], temporal=temporal)
+    config, x = case.config, case.inputs
+    network = stdit(config["model"], temporal=temporal)
     case.fill(network)
-    x = case.inputs
+    scale = config.get("cfg_scale")  # named by cases without a guided call too
     text = text_keys(network, x["y"], x.get("mask"))
     out = {"forward": network(x["x"], x["t"], text)}
     if "x_mask" in x:
@@ -129,15 +137,13 @@ def run_stdit(case: Case, *, temporal: bool = True) -> dict[str, Tensor]:
     if "x_cfg" in x:
         text = text_keys(network, x["y_cfg"], x.get("mask_cfg"))
         raw = network(doubled(x["x_cfg"]), x["t_cfg"], text)
-        out["forward_with_cfg"] = guided(raw, case.config["cfg_scale"], network.cfg.in_channels, 3)
+        out["forward_with_cfg"] = guided(raw, scale, network.cfg.in_channels, 3)
     return out
 
 
-def sizes(x: dict[str, Tensor], times: int = 1) -> dict[str, Any]:
-    told: dict[str, Any] = {"fps": x["fps"].repeat(times), "frames": x["num_frames"].repeat(times)}
-    for ours, theirs in (("height_px", "height"), ("width_px", "width"), ("aspect", "ar")):
-        (told[ours],) = set(x[theirs].tolist())  # one size for the whole batch
-    return told
+def sizes(x: Options, times: int = 1) -> dict[str, Tensor]:
+    names = {"fps": "fps", "frames": "num_frames", "height_px": "height", "width_px": "width", "aspect": "ar"}
+    return {ours: x[theirs].repeat(times) for ours, theirs in names.items()}
 
 
 def run_stdit2(case: Case) -> dict[str, Tensor]:
@@ -176,17 +182,21 @@ def run_spacing(case: Case) -> dict[str, Tensor]:
     return out
 
 
-def check_scheduler(scheduler: dict[str, Any]) -> None:
-    assert scheduler["noise_schedule"] == "linear"
-    assert scheduler["diffusion_steps"] == 1000
-    assert not scheduler["predict_xstart"]
+def check_scheduler(scheduler: Options, *, learned_sigma: bool) -> None:
+    """The options of which one value is known here; 1.0's and 1.1's published settings change none of them."""
+    scheduler.only("noise_schedule", "linear")
+    scheduler.only("diffusion_steps", 1000)
+    scheduler.only("predict_xstart", False)
+    scheduler.only("learn_sigma", learned_sigma)
+    scheduler.only("sigma_small", False)
+    scheduler.only("timestep_respacing", None)
+    scheduler.inert("use_kl", "rescale_learned_sigmas", *INERT)  # of the loss
 
 
 def run_iddpm(case: Case) -> dict[str, Tensor]:
     """Open-Sora 1.0's and 1.1's loops on the doubled batch, both halves kept (the demo needs the first alone)."""
     config, x = case.config, case.inputs
     scheduler = config["scheduler"]
-    check_scheduler(scheduler)
     draws = case.draws()
     v11 = case.system == "iddpm_stdit2"
     network: Any
@@ -195,7 +205,9 @@ def run_iddpm(case: Case) -> dict[str, Tensor]:
     else:
         network = stdit2(config["model"]) if v11 else stdit(config["model"])
     case.fill(network)
+    check_scheduler(scheduler, learned_sigma=network.cfg.learned_sigma)
     z = x["z"] if v11 else draws.pop(0)
+    config.only("z_size", list(z.shape[1:]))
     if case.system == "iddpm_dit":
         y = x["y"] if network.cfg.classes else x["y"][:, 0, 0]
         condition = torch.cat([y, network.null_condition().expand_as(y)])
@@ -211,9 +223,9 @@ def run_iddpm(case: Case) -> dict[str, Tensor]:
         out = network(doubled(x), torch.full((len(x),), timestep), condition, **extra, **given)
         return Prediction(guided=guided(out, scheduler["cfg_scale"], network.cfg.in_channels, guided_channels))
 
-    method = config.get("method", "ddpm")
-    assert method in ("ddpm", "ddim")
-    settings = IddpmConfig(float32_betas=v11, method=method, eta=config.get("eta", 0.0))
+    method = config.only("method", "ddpm", "ddim")
+    eta = config.get("eta", 0.0) if method == "ddim" else config.only("eta", 0.0)
+    settings = IddpmConfig(float32_betas=v11, method=method, eta=eta)
     frame_mask = x["frame_mask"].repeat(2, 1) if "frame_mask" in x else None
     steps = list(
         sample(
@@ -235,9 +247,14 @@ def run_iddpm(case: Case) -> dict[str, Tensor]:
 
 def run_dpms(case: Case) -> dict[str, Tensor]:
     config = case.config
+    scale = config["cfg_scale"]
     network = dit(config["model"])
     case.fill(network)
     (z,) = case.draws()
+    config.only("z_size", list(z.shape[1:]))
+    config.only("order", 2)
+    config.only("skip_type", "time_uniform")
+    config.only("method", "multistep")
     y = case.inputs["y"] if network.cfg.classes else case.inputs["y"][:, 0, 0]
     null = network.null_condition().expand_as(y)
     out: dict[str, Tensor] = {}
@@ -247,7 +264,7 @@ def run_dpms(case: Case) -> dict[str, Tensor]:
         times = torch.full((len(pair),), timestep)
         out[f"call_{index:02d}_x"], out[f"call_{index:02d}_t"] = pair, times
         raw = network(pair, times, torch.cat([y, null]))[:, : network.cfg.in_channels]
-        return Prediction(guided=guided(raw, config["cfg_scale"], network.cfg.in_channels, None)[: len(x)])
+        return Prediction(guided=guided(raw, scale, network.cfg.in_channels, None)[: len(x)])
 
     steps = list(sample(predict, z, config["steps"], IddpmConfig(method="dpm-solver++"), lambda: z))
     return out | {"sample": steps[-1].x}

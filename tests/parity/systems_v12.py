@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.families.adapters.stdit3 import STDiT3Adapter
 from opensora_demo.families.stdit import STDiTConditioning, STDiTFamily
 from opensora_demo.models.stdit3 import STDiT3, STDiT3Config
 from opensora_demo.nn.attention import TextKeys
-from opensora_demo.sampling.conditions import apply_strategy
 from opensora_demo.sampling.config import RectifiedFlowConfig
 from opensora_demo.sampling.guidance import ClassifierFree
+from opensora_demo.sampling.mask_strategy import apply_strategy
 from opensora_demo.sampling.rectified_flow import noised, sample
 from opensora_demo.sampling.schedule import flow_times, shift_time, shift_v12
 from opensora_demo.sampling.step import Prediction
 
+from .options import INERT, Options
 from .reference import Case
 
 
-def stdit3(model: dict[str, Any]) -> STDiT3:
+def stdit3(model: Options) -> STDiT3:
+    model.inert("input_size", *INERT)  # positions follow the clip
     return STDiT3(
         STDiT3Config(
             in_channels=model["in_channels"],
@@ -40,7 +43,7 @@ def stdit3(model: dict[str, Any]) -> STDiT3:
     )
 
 
-def text_keys(network: Any, model: dict[str, Any], y: Tensor, mask: Tensor | None) -> TextKeys:
+def text_keys(network: Any, model: Options, y: Tensor, mask: Tensor | None) -> TextKeys:
     """y (b, 1, n, c) and a prefix mask (b, n); with `skip_y_embedder` projected tokens (1, sum, d) and lengths (b)."""
     if model.get("skip_y_embedder"):
         assert mask is not None
@@ -69,38 +72,51 @@ def run_stdit3(case: Case) -> dict[str, Tensor]:
     return out
 
 
-def grouped(x: dict[str, Tensor], row: int) -> list[Tensor]:
-    """References ref_<row>_<number> of one batch item, in order."""
-    return [x[name] for name in sorted(x) if name.startswith(f"ref_{row}_")]
+def grouped(case: Case, row: int) -> list[Tensor]:
+    """References ref_<row>_<number> of one batch item, as many as `n_refs` says, in order."""
+    found = [case.inputs[f"ref_{row}_{i}"] for i in range(case.config["n_refs"][row])]
+    assert len(found) == len(case.named(f"ref_{row}_")), "references that n_refs does not count"
+    return found
 
 
-def times_of(scheduler: dict[str, Any], ratio: float) -> tuple[float, ...]:
+def scale_of(config: Options, scheduler: Options) -> float:
+    """The guidance scale: the call's, or the scheduler's where the call names none."""
+    own = scheduler["cfg_scale"]
+    called = config.get("sample_kwargs", Options({})).get("guidance_scale")
+    said = config.get("guidance_scale", called)
+    return own if said is None else said
+
+
+def flow_of(scheduler: Options, shift: Literal["1.2", "1.3"]) -> RectifiedFlowConfig:
+    scheduler.inert("sample_method", "loc", "scale", "uniform_over_threshold", *INERT)  # of training
+    return RectifiedFlowConfig(shift=shift, timesteps=scheduler.get("num_timesteps", 1000))
+
+
+def times_of(scheduler: Options, ratio: float) -> tuple[float, ...]:
     """Rounded as the reference rounds them, in float32: whether a frame whose mask is 1 is active at the first step
     depends on the last bit of a time near 1000."""
-    steps = scheduler["num_sampling_steps"]
-    assert scheduler["num_timesteps"] == 1000
-    times = [1000 * t for t in flow_times(steps)[:-1]]
+    steps, timesteps = scheduler["num_sampling_steps"], scheduler.get("num_timesteps", 1000)
+    times = [timesteps * t for t in flow_times(steps)[:-1]]
     if scheduler.get("use_discrete_timesteps"):
         times = [round(t) for t in times]
     t = torch.tensor(times, dtype=torch.float32)
-    if scheduler["use_timestep_transform"]:
+    if scheduler.get("use_timestep_transform", False):
         r = torch.tensor(ratio, dtype=torch.float32)
-        t = shift_time(t / 1000, r) * 1000  # type: ignore[type-var]
-    return (*(float(x) / 1000 for x in t), 0.0)
+        t = shift_time(t / timesteps, r) * timesteps  # type: ignore[type-var]
+    return (*(float(x) / timesteps for x in t), 0.0)
 
 
-def ratio_of(x: dict[str, Tensor], row: int, shift: Callable[[float, float, int], float]) -> float:
+def ratio_of(x: Options, row: int, shift: Callable[[float, float, int], float]) -> float:
     """The time shift of one item; whether it is an image is asked of the first for all, as in the reference."""
     frames = 1 if int(x["num_frames"][0]) == 1 else int(x["num_frames"][row])
     return shift(float(x["height"][row]), float(x["width"][row]), frames)
 
 
-def masked_start(
-    config: dict[str, Any], x: dict[str, Tensor], row: int, out: dict[str, list[Tensor]]
-) -> tuple[Tensor, Tensor]:
+def masked_start(case: Case, row: int, out: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
     """The start of one item with its references written in, and its frame mask; both are recorded outputs."""
-    strategy = config["mask_strategy"][row] or ""
-    z, mask = apply_strategy(x["z"][row], grouped(x, row), strategy, config.get("loop_i", 0), config.get("align"))
+    config = case.config
+    strategy, loop, align = config["mask_strategy"][row] or "", config.get("loop_i", 0), config.get("align")
+    z, mask = apply_strategy(case.inputs["z"][row], grouped(case, row), strategy, loop, align)
     out.setdefault("z_after_mask_strategy", []).append(z[None])
     out.setdefault("frame_mask", []).append(mask[None])
     return z[None], mask[None]
@@ -111,15 +127,23 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
     network = stdit3(config["model"])
     case.fill(network)
     scheduler = config["scheduler"]
+    flow = flow_of(scheduler, "1.2")
+    scheduler.inert("transform_scale")  # 1.2 samples without it
+    config["model"].only("skip_y_embedder", False)
+    config.get("sample_kwargs", Options({})).inert("progress")
+    x.inert("ar")  # told to the network, which does not look at it
+    if not config.get("mask_strategy"):
+        config.inert("mask_strategy", "loop_i", "align", "n_refs")
+    scale = scale_of(config, scheduler)
     draws = case.draws()
-    family = STDiTFamily(None, network, RectifiedFlowConfig(shift="1.2"))  # type: ignore[arg-type]
+    family = STDiTFamily(None, STDiT3Adapter(network), flow)  # type: ignore[arg-type]
     out: dict[str, list[Tensor]] = {}
     used = 0
     for row in range(len(x["z"])):
         ratio = ratio_of(x, row, shift_v12)
         length = int(x["mask"][row].sum()) if "mask" in x else x["y"].shape[2]
         condition = STDiTConditioning(
-            guidance=ClassifierFree((scheduler["cfg_scale"],)),
+            guidance=ClassifierFree((scale,)),
             text=network.project_text(torch.stack([x["y"][row, 0, :length], network.null_text(length)])),
             fps=float(x["fps"][row]),
             height_px=float(x["height"][0]),  # the reference reads the first item's
@@ -127,12 +151,12 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
         )
         z, mask, mine = x["z"][row : row + 1], None, [d[row : row + 1] for d in draws]
         if config.get("mask_strategy"):
-            z, mask = masked_start(config, x, row, out)
+            z, mask = masked_start(case, row, out)
 
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             key, both = f"call_{index:02d}", torch.ones(1, 2, dtype=torch.bool)
-            raw = family.outputs(x, 1000 * t, condition, both, x_mask)  # noqa: B023
-            found = {"z_in": x, "t": torch.tensor([1000 * t])}
+            raw = family.outputs(x, flow.timesteps * t, condition, both, x_mask)  # noqa: B023
+            found = {"z_in": x, "t": torch.tensor([flow.timesteps * t])}
             if x_mask is not None:
                 found["x_mask"] = x_mask
             for name, value in found.items():
@@ -157,8 +181,11 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
 def run_transform(case: Case) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for i, g in enumerate(case.config["grid"]):
-        ratio = torch.tensor(shift_v12(g["height"], g["width"], g["num_frames"]) * g["scale"])
-        out[f"transformed_{i:02d}"] = 1000 * shift_time(torch.tensor(g["t"]) / 1000, ratio)  # type: ignore[type-var]
+        g.only("base_resolution", 512**2)
+        g.only("base_num_frames", 1)
+        timesteps = g.get("num_timesteps", 1000)
+        ratio = torch.tensor(shift_v12(g["height"], g["width"], g["num_frames"]) * g.get("scale", 1.0))
+        out[f"transformed_{i:02d}"] = timesteps * shift_time(torch.tensor(g["t"]) / timesteps, ratio)  # type: ignore[type-var]
     x = case.inputs
     t = (x["ts"] / 1000).view(-1, 1, 1, 1, 1)
     xt = noised(x["x0"], x["noise"], t)
@@ -183,7 +210,7 @@ def run_strategy(case: Case) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for i, c in enumerate(case.config["cases"]):
         pairs = [
-            apply_strategy(x["z"][row], grouped(x, row), strategy, c["loop_i"], c.get("align"))
+            apply_strategy(x["z"][row], grouped(case, row), strategy, c["loop_i"], c.get("align"))
             for row, strategy in enumerate(c["mask_strategy"])
         ]
         out[f"{i:02d}_z"] = torch.stack([z for z, _ in pairs])

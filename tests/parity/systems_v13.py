@@ -8,25 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.families.adapters.stdit3_v13 import STDiT3V13Adapter
 from opensora_demo.families.stdit import STDiTConditioning, STDiTFamily
 from opensora_demo.models.stdit3_v13 import STDiT3V13, STDiT3V13Config
-from opensora_demo.sampling.config import RectifiedFlowConfig
-from opensora_demo.sampling.guidance import FULL_STEPS, ClassifierFree, TextImage
+from opensora_demo.request.limits import Rule
+from opensora_demo.sampling.bends import RESCALE
+from opensora_demo.sampling.guidance import FULL_STEPS, ClassifierFree, ImageRule, TextImage
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import shift_v13
 from opensora_demo.sampling.step import Prediction
-from opensora_demo.types import Rule
 
+from .options import INERT, Options
 from .reference import Case
-from .systems_v12 import masked_start, ratio_of, text_keys, times_of
-
-RESCALE = 0.7  # the reference writes it into its code
+from .systems_v12 import flow_of, masked_start, ratio_of, scale_of, text_keys, times_of
 
 
-def stdit3_v13(model: dict[str, Any]) -> STDiT3V13:
+def stdit3_v13(model: Options) -> STDiT3V13:
     kernel = model.get("kernel_size")
-    if kernel is not None:
-        assert kernel[2] == -1, "windows reach over all frames"
+    if kernel is not None and kernel[2] != -1:
+        raise model.unknown("kernel_size", "windows reach over all frames: the last is -1")
+    model.inert("input_size", *INERT)  # positions follow the clip
     return STDiT3V13(
         STDiT3V13Config(
             in_channels=model["in_channels"],
@@ -76,7 +77,12 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
     config, x = case.config, case.inputs
     network = stdit3_v13(config["model"])
     case.fill(network)
-    scheduler, options = config["scheduler"], config.get("sample_kwargs", {})
+    scheduler, options = config["scheduler"], config.get("sample_kwargs", Options({}))
+    flow = flow_of(scheduler, "1.3")
+    config["model"].only("skip_y_embedder", False)
+    x.inert("ar")  # told to the network, which does not look at it
+    if not config.get("mask_strategy"):
+        config.inert("mask_strategy", "loop_i", "align", "n_refs")
     given = config.get("mask_index") or []
     assert len(x["z"]) == 1 or not given, "the reference repeats the null text for one prompt only"
 
@@ -88,10 +94,15 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
     both = scheduler.get("use_oscillation_guidance", False)
     text_osci = option("use_oscillation_guidance_for_text", both)
     image_osci = option("use_oscillation_guidance_for_image", both)
-    scale = option("guidance_scale", scheduler["cfg_scale"])
+    scale, image_scale = scale_of(config, scheduler), option("image_cfg_scale", scheduler["cfg_scale"])
+    flaw_fix, sdedit = scheduler.get("use_flaw_fix", False), options.get("use_sdedit", False)  # without and with frames
+    spread, image_low = scheduler.get("scale_image_weight", False), scheduler.get("initial_image_scale", 1.0)
+    full_steps = scheduler.get("force_num", FULL_STEPS)
+    transform_scale, scale_temporal = scheduler.get("transform_scale", 1.0), scheduler.get("scale_temporal", True)
+    options.inert("progress")
     draws = case.draws()
     out: dict[str, list[Tensor]] = {}
-    family = STDiTFamily(None, network, RectifiedFlowConfig(shift="1.3"))  # type: ignore[arg-type]
+    family = STDiTFamily(None, STDiT3V13Adapter(network), flow)  # type: ignore[arg-type]
     used = 0
     for row in range(len(x["z"])):
         z = x["z"][row : row + 1]
@@ -104,25 +115,25 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
             text = network.project_text(torch.stack([x["y"][row, 0, :length], network.null_text(length)]))
         latent = mask = null = frame_mask = None
         if config.get("mask_strategy"):
-            z, frame_mask = masked_start(config, x, row, out)
+            z, frame_mask = masked_start(case, row, out)
         if given:
             latent, mask = x["z_cond"][row] * x["z_cond_mask"][row], x["z_cond_mask"][row]
             null = network.project_text(network.null_text(int(lengths.max())).expand(2, -1, -1), lengths)
-        assert scheduler.get("force_num", FULL_STEPS) == FULL_STEPS
         guidance: ClassifierFree | TextImage
-        rules: tuple[Rule, ...] = ("oscillating" if text_osci else "plain",)
         if given:
             guidance = TextImage(
                 scales=(scale,),
-                rules=rules,
-                image_rules=("oscillating" if image_osci else "plain",),
-                image_scale=option("image_cfg_scale", scheduler["cfg_scale"]),
+                rules=("oscillating" if text_osci else "plain",),
+                image_rules=(ImageRule(oscillating=image_osci, spread=spread),),
+                image_scale=image_scale,
                 points=scheduler["num_sampling_steps"],
-                latent_frames=z.shape[2] if scheduler["scale_image_weight"] else None,
-                image_low=scheduler["initial_image_scale"],
+                latent_frames=z.shape[2],
+                image_low=image_low,
+                full_steps=full_steps,
             )
         else:
-            guidance = ClassifierFree((scale,), rules, rescale=RESCALE if scheduler["use_flaw_fix"] else 0.0)
+            rule: Rule = "oscillating" if text_osci else "rescale" if flaw_fix else "plain"
+            guidance = ClassifierFree((scale,), (rule,), rescale=RESCALE if flaw_fix else 0.0, full_steps=full_steps)
         condition = STDiTConditioning(
             guidance=guidance,
             text=text,
@@ -136,19 +147,21 @@ def run_rflow(case: Case) -> dict[str, Tensor]:
 
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             wanted = torch.ones(1, 3 if given else 2, dtype=torch.bool)
-            found = {"z_in": x, "t": torch.tensor([1000 * t])} | ({} if x_mask is None else {"x_mask": x_mask})
-            raw = family.outputs(x, 1000 * t, condition, wanted, x_mask)  # noqa: B023
+            found = {"z_in": x, "t": torch.tensor([flow.timesteps * t])} | (
+                {} if x_mask is None else {"x_mask": x_mask}
+            )
+            raw = family.outputs(x, flow.timesteps * t, condition, wanted, x_mask)  # noqa: B023
             for name, value in found.items():
                 out.setdefault(f"call_{index:02d}_{name}", []).append(value)
             out.setdefault(f"call_{index:02d}_model_out", []).append(torch.cat([r for r in raw if r is not None]))
             return family.velocity(x, t, index, condition, x_mask)  # noqa: B023
 
         def shift(height: float, width: float, frames: int) -> float:
-            return shift_v13(height, width, frames if scheduler["scale_temporal"] else 1, scheduler["transform_scale"])
+            return shift_v13(height, width, frames if scale_temporal else 1, transform_scale)
 
         ratio = ratio_of(x, row, shift)
         mine = [d[row : row + 1] for d in draws]
-        renoise = (latent, mask) if options.get("use_sdedit") and latent is not None and mask is not None else None
+        renoise = (latent, mask) if sdedit and latent is not None and mask is not None else None
         steps = list(
             sample(
                 velocity,

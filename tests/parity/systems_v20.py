@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.catalog.sizes import sizes_20
 from opensora_demo.codecs.hunyuan import HunyuanConfig, HunyuanVAE
+from opensora_demo.families.adapters.mmdit import MMDiTAdapter
 from opensora_demo.families.mmdit import MMDiTConditioning, MMDiTFamily
 from opensora_demo.models.mmdit import MMDiT, MMDiTConfig, pack, token_ids, unpack
 from opensora_demo.sampling.config import RectifiedFlowConfig
-from opensora_demo.sampling.given_frames import given_frames
-from opensora_demo.sampling.guidance import TextImage, Unguided, oscillate
+from opensora_demo.sampling.frame_conditions import given_frames
+from opensora_demo.sampling.guidance import ImageRule, TextImage, Unguided, oscillate
 from opensora_demo.sampling.schedule import flow_times, shift_time, shift_v20
 
+from .options import INERT, Options, UnknownOption
 from .reference import Case
-from .systems_codecs import dc_ae, hunyuan
+from .systems_codecs import WHOLE, dc_ae, hunyuan
 
 
-def mmdit(model: dict[str, Any]) -> MMDiT:
+def mmdit(model: Options) -> MMDiT:
+    model.inert("cache_dir", *INERT)
     return MMDiT(
         MMDiTConfig(
             in_channels=model["in_channels"],
@@ -67,22 +72,50 @@ def times_of(steps: int, tokens: int, frames: int, shift: bool = True, shift_alp
 
 def run_schedule(case: Case) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
+    patch = case.config.get("patch_size", 2)
     for i, g in enumerate(case.config["grid"]):
+        g.only("base_shift", 1)
+        g.only("max_shift", 3)
         out[f"{i:02d}"] = torch.tensor(
-            times_of(g["num_steps"], g["image_seq_len"], g["num_frames"], g["shift"], g["shift_alpha"])
+            times_of(
+                g["num_steps"],
+                g["image_seq_len"],
+                g["num_frames"],
+                g.get("shift", True),
+                g.get("shift_alpha"),
+            )
         )
-    z = case.inputs["z"]
-    out["noise_pack"] = pack(z, 2)
-    out["noise_unpack"] = unpack(out["noise_pack"], 2, (z.shape[2], z.shape[3], z.shape[4]))
-    out["time_shift"] = shift_time(case.inputs["t"], 2.5)
-    for name, expected in case.expected.items():
+    if "z" in case.inputs:
+        z = case.inputs["z"]
+        out["noise_pack"] = pack(z, patch)
+        out["noise_unpack"] = unpack(out["noise_pack"], patch, (z.shape[2], z.shape[3], z.shape[4]))
+    if "t" in case.inputs:
+        (alpha,) = said(case, "time_shift", r"time_shift\(([\d.]+), t\)")
+        out["time_shift"] = shift_time(case.inputs["t"], alpha)
+    for name in case.expected:
         if name.startswith("osci_gs_"):
-            scale = float(name.removeprefix("osci_gs_"))
-            out[name] = torch.tensor([oscillate(scale, i) for i in range(len(expected))])
-    with torch.device("meta"):
-        codec = HunyuanVAE(HunyuanConfig())
-    out["get_noise_shape"] = torch.tensor([2, codec.latent_channels, *codec.latent_size(9, 64, 96)])
+            scale, first, last = said(case, name, r"oscillating guidance ([\d.]+) for step (\d+)\.\.(\d+)")
+            out[name] = torch.tensor([oscillate(scale, i) for i in range(int(first), int(last) + 1)])
+    if "get_noise_shape" in case.expected:
+        pattern = r"shape of get_noise for (\d+) clips of (\d+) latent frames, (\d+)x(\d+) pixels, (\d+) channels"
+        clips, latents, height, width, channels = map(int, said(case, "get_noise_shape", pattern))
+        codec = HunyuanConfig(latent_channels=channels)
+        size = codec.latent_size((latents - 1) * codec.time_factor + 1, rounded(height), rounded(width))
+        out["get_noise_shape"] = torch.tensor([clips, channels, *size])
     return out
+
+
+def said(case: Case, output: str, pattern: str) -> tuple[float, ...]:
+    """The numbers of an output's meaning, which must read so."""
+    words = case.meaning[f"outputs.{output}"]
+    if not (found := re.fullmatch(pattern, words)):
+        raise UnknownOption(f"outputs.{output}: {words!r}")
+    return tuple(float(number) for number in found.groups())
+
+
+def rounded(side_px: int) -> int:
+    """A side as the reference rounds it up, so that latents can be packed."""
+    return -(-side_px // 16) * 16
 
 
 def run_cond(case: Case) -> dict[str, Tensor]:
@@ -103,33 +136,37 @@ def conditioning(
     y_vec: Tensor,
     mask: Tensor,
     latent: Tensor,
-    opt: dict[str, Any],
+    opt: Options,
     kind: str,
     steps: int,
     references: list[Tensor] | None = None,
 ) -> MMDiTConditioning:
     """The rows [prompt, negative, negative] of one clip; kind "distill" has the prompt only."""
+    scale = opt.get("guidance", 4.0)
     guidance: Unguided | TextImage
     if kind == "distill":
-        guidance = Unguided((opt["guidance"],))
+        opt.inert("guidance_img", "text_osci", "image_osci", "scale_temporal_osci")  # one branch, told the scale
+        guidance = Unguided((scale,))
     else:
+        spread = opt.get("scale_temporal_osci", False)
         guidance = TextImage(
-            scales=(opt["guidance"],),
+            scales=(scale,),
+            rules=("oscillating" if opt.get("text_osci", False) else "plain",),
+            image_rules=(ImageRule(oscillating=opt.get("image_osci", False), spread=spread and "i2v" in kind),),
             image_scale=opt["guidance_img"],
             points=steps + 1,
-            rules=("oscillating" if opt["text_osci"] else "plain",),
-            image_rules=("oscillating" if opt["image_osci"] else "plain",),
-            latent_frames=mask.shape[1] if opt["scale_temporal_osci"] and "i2v" in kind else None,
+            latent_frames=mask.shape[1],
         )
-    ends = {"i2v_head": (0,), "i2v_tail": (-1,), "i2v_loop": (0, -1)}.get(kind, ())
+    first = references[0] if references and kind in ("i2v_head", "i2v_loop") else None
+    last = references[-1] if references and kind in ("i2v_tail", "i2v_loop") else None
     return MMDiTConditioning(
         guidance=guidance,
         text=txt,
         pooled=y_vec,
         mask=mask,
         latent=latent,
-        back=tuple(zip(ends, references, strict=True)) if references else (),
-        scales=(opt["guidance"],),
+        back=(first, last),
+        scales=(scale,),
     )
 
 
@@ -137,7 +174,7 @@ def run_denoise(case: Case) -> dict[str, Tensor]:
     config, x = case.config, case.inputs
     network = mmdit(config["model"])
     case.fill(network)
-    assert config["patch_size"] == network.cfg.patch
+    config.only("patch_size", network.cfg.patch)
     schedule = config["schedule"]
     times = times_of(
         schedule["num_steps"],
@@ -146,11 +183,13 @@ def run_denoise(case: Case) -> dict[str, Tensor]:
         schedule.get("shift", True),
         schedule.get("shift_alpha"),
     )
-    distill = config["method"] == "distill"
+    distill = config.only("method", "i2v", "distill") == "distill"
     n, size = x["z"].shape[0], tuple(x["z"].shape[1:])
-    kind = "distill" if distill else config["cond_type"]
+    if distill:
+        config.inert("cond_type", "n_refs", "is_causal_vae")
+    kind = "distill" if distill else config.get("cond_type", "t2v")
     branches = 1 if distill else 3
-    family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"))  # type: ignore[arg-type]
+    family = MMDiTFamily(None, None, MMDiTAdapter(network), RectifiedFlowConfig(shift="2.0"))  # type: ignore[arg-type]
     out: dict[str, list[Tensor]] = {}
     for row in range(n):
         mask, latent = torch.zeros(1, *size[1:]), torch.zeros(size)
@@ -192,7 +231,7 @@ def run_denoise(case: Case) -> dict[str, Tensor]:
 def references_of(case: Case, row: int, kind: str, codec: Any, draws: list[Tensor], causal: bool) -> list[Tensor]:
     """Latents of one clip's references, each the part of it that its kind of condition takes."""
     names = (case.config.get("ref") or [""] * (row + 1))[row]
-    if not names or kind in ("t2v", "distill"):
+    if not names or kind == "t2v":
         return []
     clips = [case.inputs[name] for name in names.split(";")]
     if kind.startswith("v2v"):
@@ -214,6 +253,18 @@ def references_of(case: Case, row: int, kind: str, codec: Any, draws: list[Tenso
     return latents
 
 
+def size_px(opt: Options, spatial_compression: int) -> tuple[int, int]:
+    """Height and width, which a resolution and an aspect ratio override; each rounded up as the reference does."""
+    resolution, aspect = opt.get("resolution"), opt.get("aspect_ratio")
+    if resolution is None and aspect is None:
+        return rounded(opt["height"]), rounded(opt["width"])
+    opt.inert("height", "width")
+    for size in sizes_20("256px", multiple=spatial_compression):
+        if (size.resolution, size.aspect) == (resolution, aspect):
+            return rounded(size.height_px), rounded(size.width_px)
+    raise opt.unknown("resolution", f"no size for it with the aspect ratio {aspect!r}")
+
+
 def run_api(case: Case) -> dict[str, Tensor]:
     config, x = case.config, case.inputs
     opt, n = config["opt"], config["n"]
@@ -221,37 +272,54 @@ def run_api(case: Case) -> dict[str, Tensor]:
     case.fill(network, "mmdit")
     codec: Any = hunyuan(config["hunyuan"]) if "hunyuan" in config else dc_ae(config["dcae"])
     case.fill(codec, "vae")
-    assert opt["method"] in ("i2v", "distill")
-    height, width = (-(-opt[side] // 16) * 16 for side in ("height", "width"))
-    kind = config["cond_type"] if opt["method"] == "i2v" else "distill"
+    config.inert("seed", "sigma_min")  # noise is recorded; nothing reads sigma_min
+    opt.inert("seed")
+    config.only("patch_size", network.cfg.patch)
+    config.only("channel", network.cfg.in_channels)
+    distill = opt.only("method", "i2v", "distill") == "distill"
+    kind = config.only("cond_type", "t2v") if distill else config.get("cond_type", "t2v")
+    if "ref" not in config:
+        kind = "t2v"  # the reference falls back to it
+    steps, frames = opt.get("num_steps", 50), opt.get("num_frames", 1)
+    causal, reduction = opt.get("is_causal_vae", False), opt.get("temporal_reduction", 1)
+
+    compression = config.get("ae_spatial_compression", 16)
+    if compression != codec.cfg.space_factor * network.cfg.patch:
+        raise config.unknown("ae_spatial_compression", "it must be that of the codec and a patch")
+    if reduction != codec.time_factor:
+        raise opt.unknown("temporal_reduction", "it must be that of the codec")
+    if config.get("compression", [reduction])[0] != reduction:
+        raise config.unknown("compression", "it must be that of the codec")
+    height, width = size_px(opt, compression)
+    size = (codec.latent_channels, *codec.cfg.latent_size(frames, height, width))
+    latents = (frames - 1) // reduction + 1 if causal else frames // reduction
+    if frames > 1 and size[1] != latents:
+        raise opt.unknown("num_frames", f"the codec has {size[1]} latent frames, the options {latents}")
+
     draws = case.draws()
     noise = draws.pop(0)
-    causal, size = opt["is_causal_vae"], tuple(noise.shape[1:])
+    assert tuple(noise.shape) == (n, *size), "the noise of another size"
     references = [references_of(case, row, kind, codec, draws, causal) for row in range(n)]
     assert not draws, "every draw must have been used"
-    if kind != "distill" and not any(references):
-        kind = "t2v"  # the reference falls back to it
-
     tokens = size[2] * size[3] // network.cfg.patch**2
-    times = times_of(opt["num_steps"], tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
-    family = MMDiTFamily(None, None, network, RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
+    times = times_of(steps, tokens, size[1], opt.get("shift", True), opt.get("flow_shift"))
+    family = MMDiTFamily(None, None, MMDiTAdapter(network), RectifiedFlowConfig(shift="2.0"), causal=causal)  # type: ignore[arg-type]
     clips = []
     for row in range(n):
-        mask_kind = "t2v" if kind == "distill" else kind
-        mask, latent = given_frames(mask_kind, references[row], size, causal=causal)  # type: ignore[arg-type]
-        rows = [row] if kind == "distill" else [row, n + row, 2 * n + row]
+        mask, latent = given_frames(kind, references[row], size, causal=causal)
+        rows = [row] if distill else [row, n + row, 2 * n + row]
         back = references[row] if row == 0 else None  # the reference puts back the first clip's frames only (Q19)
-        txt, y_vec = x["txt"][rows], x["y_vec"][rows]
-        condition = conditioning(txt, y_vec, mask, latent, opt, kind, opt["num_steps"], back)
+        condition = conditioning(
+            x["txt"][rows], x["y_vec"][rows], mask, latent, opt, "distill" if distill else kind, steps, back
+        )
         *_, last = family.run(noise[row : row + 1], condition, times)
         clips.append(last.x)
-    frames = opt["num_frames"] if causal else size[1] * codec.cfg.time_factor
-    video = codec.decode(torch.cat(clips), frames)[:, :, : opt["num_frames"]]
+    video = codec.decode(torch.cat(clips), WHOLE)[:, :, :frames]
     if not causal and "i2v" in kind:  # a lone frame fills the whole first (last) latent: its copies are cut off (Q19)
-        cut = config["compression"][0] - 1
-        video = video[:, :, cut if kind in ("i2v_head", "i2v_loop") else 0 :]
-        if kind in ("i2v_tail", "i2v_loop"):
-            video = video[:, :, : video.shape[2] - cut]
+        head, tail = (
+            codec.copies if kind in kinds else 0 for kinds in (("i2v_head", "i2v_loop"), ("i2v_tail", "i2v_loop"))
+        )
+        video = video[:, :, head : video.shape[2] - tail]
     return {"video": video, "opt_hw": torch.tensor([height, width])}
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import systems_codecs, systems_v10, systems_v12, systems_v13, systems_v20
 from .reference import FOLDER, manifest
+from .systems import BUILDERS
 
-BUILDERS = {
-    name: build
-    for module in (systems_codecs, systems_v10, systems_v12, systems_v13, systems_v20)
-    for name, build in module.MANIFESTS.items()
-}
 NAMES = sorted(f.stem for f in (FOLDER / "manifests").glob("*.json") if f.stem != "meta")
 
 

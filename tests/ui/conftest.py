@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pytest
 
 from opensora_demo.errors import Cancelled
-from opensora_demo.types import (
-    Clip,
-    Decoding,
-    Encoded,
-    Event,
-    Finished,
-    GenerationRequest,
-    Started,
-    StepPreview,
-)
-from opensora_demo.ui.handlers import Handlers
-from opensora_demo.ui.jobs import Job
+from opensora_demo.messages import from_json, plain, render
+from opensora_demo.request.events import Clip, Decoding, Encoded, Event, Finished, Started, StepPreview
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.request.video import Frames
+from opensora_demo.service.local import LocalEngine
+from opensora_demo.service.runs import Run
+from opensora_demo.ui.actions.all import Actions, actions_of
+from opensora_demo.ui.context import PageContext
+from opensora_demo.weights.options import WeightOptions
+
+if TYPE_CHECKING:
+    from tests.ui.server import Server
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -34,6 +38,7 @@ class FakePipeline:
     error: Exception | None = None
     gate: threading.Semaphore | None = None
     at_step: Callable[[int], None] = lambda index: None
+    picture: Callable[[int], Frames] = lambda index: np.full((5, 8, 8, 3), index * 8 % 256, np.uint8)
     running: int = 0
     most_running: int = 0
     closed: int = 0
@@ -49,13 +54,13 @@ class FakePipeline:
             for index in range(request.steps):
                 while self.gate is not None and not self.gate.acquire(timeout=0.01):
                     if cancel.is_set():
-                        raise Cancelled("the run was stopped")
+                        raise Cancelled(plain("the run was stopped"))
                 if cancel.is_set():
-                    raise Cancelled("the run was stopped")
+                    raise Cancelled(plain("the run was stopped"))
                 self.at_step(index)
                 if self.error is not None and index == 1:
                     raise self.error
-                picture = np.full((5, 8, 8, 3), index * 8 % 256, np.uint8)
+                picture = self.picture(index)
                 yield StepPreview(
                     index=index,
                     total=request.steps,
@@ -79,12 +84,12 @@ class FakePipeline:
 
 
 class FakeBundles:
-    """A device, and no models."""
+    """No models."""
 
     def __init__(self) -> None:
-        self.device = threading.Lock()
+        self.options = WeightOptions()
 
-    def get(self, model_id: str) -> Any:
+    def get(self, model_id: str, check: Callable[[], None] = lambda: None) -> Any:
         return None
 
 
@@ -94,23 +99,23 @@ def pipeline() -> FakePipeline:
 
 
 @pytest.fixture
-def handlers(pipeline: FakePipeline) -> Iterator[Handlers]:
-    made = Handlers(FakeBundles(), generate=pipeline)
-    yield made
-    made.files.close()
+def actions(pipeline: FakePipeline) -> Iterator[Actions]:
+    context = PageContext(LocalEngine(FakeBundles(), generate=pipeline))
+    yield actions_of(context)
+    context.files.close()
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Every value that runs publish; a watcher may miss some."""
     values: list[dict[str, Any]] = []
-    publish = Job.publish
+    publish = Run.publish
 
-    def noted(job: Job, value: Any) -> None:
+    def noted(run: Run[Any], value: Any) -> None:
         values.append(value)
-        publish(job, value)
+        publish(run, value)
 
-    monkeypatch.setattr(Job, "publish", noted)
+    monkeypatch.setattr(Run, "publish", noted)
     return values
 
 
@@ -121,3 +126,34 @@ def _no_run_outlives_its_test() -> Iterator[None]:
         if thread.name.startswith("run-"):
             thread.join(60)
             assert not thread.is_alive()
+
+
+def read(said: Any) -> str:
+    """A message of a value, in English."""
+    return render(from_json(said))
+
+
+def in_a_thread(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` where no loop is running: Playwright leaves one in the thread of its tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests of a file."""
+    from tests.ui.server import serving
+
+    with serving(tmp_path_factory.mktemp("served")) as made:
+        yield made
+
+
+@pytest.fixture
+def gate(server: Server) -> Iterator[threading.Semaphore]:
+    """Runs of the server go on a step at a time while a test has it."""
+    from tests.ui.server import going, until
+
+    server.pipeline.gate = gate = threading.Semaphore(0)
+    yield gate
+    server.pipeline.gate = None
+    until(lambda: not going(server) and server.pipeline.running == 0)

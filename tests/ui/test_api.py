@@ -16,10 +16,12 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-import app
-from opensora_demo.media import read_settings
-from opensora_demo.ui.handlers import Handlers
-from opensora_demo.ui.layout import build_page
+from opensora_demo import serve
+from opensora_demo.media import read_settings, write_animation
+from opensora_demo.request.limits import ALL_RULES
+from opensora_demo.service.local import LocalEngine
+from opensora_demo.ui.context import PageContext
+from opensora_demo.ui.page import build_page
 from tests.ui.conftest import FakeBundles, FakePipeline
 
 # The client and the server leave the event loops of their threads to the collector.
@@ -28,13 +30,25 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 NAMES = ["prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model"]
-OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score", "resolution", "aspect"]
+OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score", "resolution", "aspect", "curve"]
+BRANCH = ["step", "prompt", "negative", "guidance", "rule", "seed"]
+ALL = [
+    *NAMES,
+    *OF_SOME_MODELS,
+    *(f"branch_{name}" for name in BRANCH),
+    "stop_step",
+    "video",
+    "video_use",
+    "video_frames",
+    "scenes",
+    "refine",
+]
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    handlers = Handlers(FakeBundles(), generate=FakePipeline(unknown=("dragon",)))
-    page = build_page(handlers).queue(max_size=20)
+    context = PageContext(LocalEngine(FakeBundles(), generate=FakePipeline(unknown=("dragon",))))
+    page = build_page(context).queue(max_size=20)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         prevent_thread_lock=True,
@@ -49,25 +63,24 @@ def client() -> Iterator[Client]:
     yield made
     made.close()
     page.close(verbose=False)
-    handlers.files.close()
+    context.files.close()
     del made, page
     with warnings.catch_warnings():  # the client and the server leave their threads' event loops to the collector
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
-def test_the_entry_point_reads_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert app.parse_arguments([]).host == "127.0.0.1"
-    monkeypatch.setenv("SPACE_ID", "someone/space")
-    assert app.parse_arguments([]).host == "0.0.0.0"
-    assert app.parse_arguments(["--port", "8000"]).port == 8000
+def test_the_entry_point_reads_its_arguments() -> None:
+    assert serve.parse_options([], {})[0].host == "127.0.0.1"
+    assert serve.parse_options([], {"SPACE_ID": "someone/space"})[0].host == "0.0.0.0"
+    assert serve.parse_options(["--port", "8000"], {})[0].port == 8000
 
 
 def test_endpoints_and_their_parameters(client: Client) -> None:
     endpoints: dict[str, Any] = client.view_api(return_format="dict", print_info=False)["named_endpoints"]  # type: ignore[index,call-overload]
     assert set(endpoints) == {"/generate", "/compare"}
     for info in endpoints.values():
-        assert [p["parameter_name"] for p in info["parameters"]] == NAMES + OF_SOME_MODELS
+        assert [p["parameter_name"] for p in info["parameters"]] == ALL
         assert all(p["parameter_has_default"] for p in info["parameters"])
 
 
@@ -121,6 +134,20 @@ def test_settings_that_only_some_models_have(client: Client, tmp_path: Path) -> 
     assert "last_frame" not in settings
 
 
+def test_a_video(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "old.webp"
+    frames = np.stack([np.full((40, 40, 3), 10 * k, np.uint8) for k in range(17)])
+    write_animation(file, frames, 8, {})
+    given = {"video": handle_file(str(file)), "steps": 2, "prompt": "a ball"}
+    clip, settings = client.predict(**given, api_name="/generate")
+    assert (settings["video"], settings["total_frames"]) == (True, 25)
+    assert read_settings(Path(clip)) == settings
+    _, settings = client.predict(**given, video_use="head", video_frames=9, api_name="/generate")
+    assert (settings["video_use"], settings["video_frames"]) == ("head", 9)
+    with pytest.raises(AppError, match="video: this model takes no video"):
+        client.predict(**given, model="nano-dit", api_name="/generate")
+
+
 def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(good)
@@ -128,7 +155,10 @@ def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> No
     for arguments, sentence in (
         ({"model": "debug-1.0", "reference": good}, "reference: this model takes no reference image"),
         ({"model": "nano", "last_frame": good}, "last_frame: this model takes no last frame"),
-        ({"model": "debug-1.3", "last_frame": bad}, "last_frame: this is not a readable PNG, JPEG or WebP image"),
+        (
+            {"model": "debug-1.3", "last_frame": bad},
+            "last_frame: this is not a readable PNG, JPEG, WebP, AVIF or GIF image",
+        ),
     ):
         files = {k: handle_file(str(v)) if isinstance(v, Path) else v for k, v in arguments.items()}
         with pytest.raises(AppError, match=sentence):
@@ -157,13 +187,16 @@ def test_frames_that_a_model_does_not_take(client: Client, tmp_path: Path) -> No
         ({"reference": {"path": "/etc/passwd"}}, "reference: must be an uploaded"),
         ({"reference": 7}, "reference: must be an uploaded"),
         ({"last_frame": 7}, "reference: must be an uploaded"),
+        ({"video": "https://example.org/x.mp4"}, "video: must be an uploaded"),
+        ({"video": {"path": "/etc/passwd"}}, "video: must be an uploaded"),
+        ({"video_use": "tail"}, "video_use: must be one of extend, head, not 'tail'"),
         (
             {"rule": "dancing"},
-            "rule: must be one of plain, interval, oscillating, rescale, apg, cfg-zero, not 'dancing'",
+            f"rule: must be one of {', '.join(ALL_RULES)}, not 'dancing'",
         ),
         ({"image_guidance": 3}, "image_guidance: is not a setting of this model"),
         ({"motion_score": 4}, "motion_score: is not a setting of this model"),
-        ({"resolution": "4k"}, "resolution: must be one of 64px, not '4k'"),
+        ({"resolution": "4k"}, "resolution: must be one of 128px, not '4k'"),
         ({"model": "debug-2.0", "aspect": "16:9"}, "aspect: must be one of 3:2, 2:3, not '16:9'"),
         ({"edit": 0.4}, "edit: is not a setting of this model"),
         ({"model": "debug-2.0", "motion_score": 11}, "motion_score: must lie between 1 and 10, not 11"),
@@ -183,7 +216,7 @@ def test_bad_values_get_a_sentence(client: Client, arguments: dict[str, Any], se
 def test_nan_in_the_request_body(client: Client) -> None:
     """JSON has no NaN, Python's parser takes it all the same; so does Gradio."""
     base = client.src.rstrip("/") + "/gradio_api/call/generate"
-    given = [b"null"] * 16
+    given = [b"null"] * len(ALL)
     given[0], given[6] = b'"a ball"', b"NaN"
     body = b'{"data": [' + b", ".join(given) + b"]}"
     request = urllib.request.Request(base, body, {"Content-Type": "application/json"})
@@ -200,7 +233,7 @@ def test_bad_lists_and_images(client: Client, tmp_path: Path) -> None:
         client.predict(prompt="a ball", guidance="1 2 3 4 5 6 7", api_name="/compare")
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"<svg onload='alert(1)'/>")
-    with pytest.raises(AppError, match="reference: this is not a readable PNG, JPEG or WebP image"):
+    with pytest.raises(AppError, match="reference: this is not a readable PNG, JPEG, WebP, AVIF or GIF image"):
         client.predict(prompt="a ball", reference=handle_file(str(bad)), api_name="/generate")
 
 

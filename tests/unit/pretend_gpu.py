@@ -24,13 +24,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from opensora_demo import bundle as bundles
 from opensora_demo import pipeline
-from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import MODELS
-from opensora_demo.placement import Placed
+from opensora_demo.request.events import Stage, StepPreview
+from opensora_demo.request.parse import parse_request
+from opensora_demo.runtime import bundle as bundles
+from opensora_demo.runtime.bundle import build_bundle
+from opensora_demo.runtime.placement import Offloader
 from opensora_demo.sampling import iddpm
-from opensora_demo.types import Stage, parse_request
 
 NAME = "gpu"
 
@@ -101,20 +102,27 @@ def run_there(model: str, device: torch.device) -> None:
     encoders = [e for e in (getattr(family, n, None) for n in ("text", "pooled")) if isinstance(e, nn.Module)]
     parts: Any = {"text": encoders, "denoise": [family.network], "decode": [bundle.codec]}
     with FakeTensorMode(allow_non_fake_inputs=True), Pretend():
-        placed = Placed(parts, device, "together", torch.bfloat16)
+        offloader = Offloader(parts, device, "together", torch.bfloat16)
 
-        def use(stage: Stage) -> None:
+        def prepare(stage: Stage) -> None:
             if stage != "decode" or not model.endswith("!"):
-                placed.use(stage)
+                offloader.prepare(stage)
 
-        family.use = use
-        use("text")
-        bundle = replace(bundle, device=device, use=use, preview_matrix=bundle.preview_matrix.to(device))
-        asked = parse_request({"prompt": "a ball", "steps": 2, "seed": 3}, model_id=spec.id, limits=spec.limits)
+        family.prepare = prepare
+        prepare("text")
+        bundle = replace(bundle, device=device, prepare=prepare, preview_matrix=bundle.preview_matrix.to(device))
+        asked = parse_request(
+            {"prompt": "a ball", "steps": (steps := int(spec.limits.steps.low)), "seed": 3},
+            model_id=spec.id,
+            limits=spec.limits,
+        )
         picture = np.zeros((1, asked.shape.height_px, asked.shape.width_px, 3), np.uint8)
         for request in (asked, replace(asked, reference=picture))[: 1 + spec.limits.reference]:
             events = list(pipeline.generate.__wrapped__(bundle, request))  # type: ignore[attr-defined]
-            assert len(events) == 2 + 2 + 1 + 1
+            assert len(events) == 2 + steps + 1 + 1
+            for event in events:
+                if isinstance(event, StepPreview):
+                    assert event.previews[0].ndim == 4
 
 
 def pictures(video: Tensor, *_: Any) -> np.ndarray[Any, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from opensora_demo import bundle as module
-from opensora_demo.bundle import Bundles, ModelBundle
 from opensora_demo.catalog import ModelSpec
-from opensora_demo.errors import RequestError
+from opensora_demo.errors import Cancelled, RequestError
+from opensora_demo.messages import plain
+from opensora_demo.runtime import bundle as module
+from opensora_demo.runtime.bundle import Bundles, ModelBundle
 
 
 class _Loaded:
@@ -21,10 +22,11 @@ class _Loaded:
         self.itself: object = None
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_once_however_many_ask(nano: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
 
-    def build(spec: object) -> ModelBundle:
+    def build(spec: object, options: object, check: object) -> ModelBundle:
         loads.append("nano")
         return nano
 
@@ -45,13 +47,28 @@ def test_an_unknown_model_is_refused_and_the_loaded_one_stays(
     nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[object] = []
-    monkeypatch.setattr(module, "build_bundle", lambda spec: loads.append(spec) or nano)
+    monkeypatch.setattr(module, "build_bundle", lambda spec, options, check: loads.append(spec) or nano)
     bundles = Bundles()
     first = bundles.get("nano")
     with pytest.raises(RequestError, match="model: must be one of"):
         bundles.get("other")
     assert bundles.get("nano") is first
     assert len(loads) == 1
+
+
+def test_a_load_that_is_not_wanted_any_more_ends_between_two_parts() -> None:
+    parts: list[int] = []
+
+    def check() -> None:
+        parts.append(len(parts))
+        if len(parts) == 3:
+            raise Cancelled(plain("stopped"))
+
+    bundles = Bundles()
+    with pytest.raises(Cancelled):
+        bundles.get("debug-1.2", check)
+    assert len(parts) == 3  # of text, network and codec the last was not begun
+    assert bundles.get("debug-1.2").spec.id == "debug-1.2"
 
 
 def test_weights_are_frozen_and_in_memory_once(nano: ModelBundle) -> None:
@@ -70,7 +87,7 @@ def test_small_models_stay_and_a_published_one_makes_way_for_the_next(monkeypatc
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     loads: list[tuple[str, list[str]]] = []
 
-    def build(spec: ModelSpec) -> Any:
+    def build(spec: ModelSpec, options: object, check: object) -> Any:
         loads.append((spec.id, sorted(b.spec.id for b in alive)))
         made = _Loaded(spec)
         made.itself = made  # as a network and its hooks do

@@ -20,9 +20,9 @@ from opensora_demo.codecs.temporal_vae import TemporalVaeConfig
 from opensora_demo.codecs.tiling import Tiling, fade, spatial_tiles, temporal_tiles
 from opensora_demo.codecs.vae_v13 import VaeV13, VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
-from opensora_demo.estimate import count_work
-from opensora_demo.types import parse_request
-from opensora_demo.weights import random_module
+from opensora_demo.request.parse import parse_request
+from opensora_demo.runtime.cost.estimator import Estimator, Machine
+from opensora_demo.weights.reading import random_module
 
 IMAGE = ImageVaeConfig(block_channels=(8, 16), layers_per_block=1, norm_groups=4)
 V12 = VideoVaeConfig(
@@ -33,6 +33,8 @@ V12 = VideoVaeConfig(
 )
 V13 = VaeV13Config(channels=32, multipliers=(1, 1, 1), res_blocks=0, down_in_time=(0, 1), up_in_time=(1, 2))
 V13 = replace(V13, chunk_frames=9)
+V13_BY_2 = replace(V13, down_in_time=(1,), up_in_time=(2,))
+V13_BY_8 = replace(V13, multipliers=(1, 1, 1, 1), down_in_time=(0, 1, 2), up_in_time=(1, 2, 3))
 HUNYUAN = HunyuanConfig(
     latent_channels=4, block_channels=(4, 8, 8, 8), layers_per_block=1, norm_groups=2, tiling=Tiling()
 )
@@ -63,6 +65,10 @@ CODECS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "1.3": (lambda: VaeV13(V13), (1, 9, 17, 25)),
     "1.3 apart": (lambda: VaeV13(replace(V13, overlap=False)), (1, 9, 18)),
     "1.3 whole": (lambda: VaeV13(replace(V13, chunk_frames=None)), (1, 5, 13)),
+    "1.3, 2 x in time": (lambda: VaeV13(V13_BY_2), (1, 9, 17, 25)),
+    "1.3, 2 x in time, whole": (lambda: VaeV13(replace(V13_BY_2, chunk_frames=None)), (1, 3, 7)),
+    "1.3, 8 x in time": (lambda: VaeV13(V13_BY_8), (1, 9, 17, 25)),
+    "1.3, 8 x in time, apart": (lambda: VaeV13(replace(V13_BY_8, overlap=False, chunk_frames=17)), (1, 17, 34)),
     "2.0": (lambda: HunyuanVAE(HUNYUAN), (1, 5, 9)),
     "2.0 without attention": (lambda: HunyuanVAE(replace(HUNYUAN, mid_attention=False)), (1, 9)),
     "2.0 DC-AE": (lambda: DcAe(DC_AE), (1, 4, 8)),
@@ -172,6 +178,51 @@ def test_normalised_and_raw_latents_of_v13_decode_alike() -> None:
     za, zb = raw.encode(video), scaled.encode(video)
     assert not torch.allclose(za, zb, atol=1e-2)
     torch.testing.assert_close(scaled.decode(zb, 17), raw.decode(za, 17), atol=1e-4, rtol=1e-4)
+
+
+def test_chunks_of_v13_can_be_counted_as_upstream_counts_them() -> None:
+    """Upstream's code decodes (chunk - 1) // 4 + 1 latents together at any time factor: here 3 of the 5 that a chunk of
+    9 frames has at factor 2, so that clips come out longer or shorter than they went in."""
+    codec = make(lambda: VaeV13(replace(V13_BY_2, chunk_latents=3)))
+    z = codec.encode(clip(17))
+    assert (z.shape[2], codec.latent_size(17, 16, 24)[0]) == (10, 6)
+    parts = [codec.decode(part, 99) for part in z.split(3, dim=2)]
+    assert [part.shape[2] for part in parts] == [5, 5, 5, 1]
+    assert codec.decode(z, 99).shape[2] == 5 + 4 + 4 + 0
+    less = make(lambda: VaeV13(replace(V13_BY_2, chunk_frames=None, cut_frames=0)))
+    more = make(lambda: VaeV13(replace(V13_BY_2, chunk_frames=None, cut_frames=3)))
+    latents = less.encode(clip(5))
+    assert (less.decode(latents, 99).shape[2], more.decode(latents, 99).shape[2]) == (6, 3)
+    torch.testing.assert_close(less.decode(latents, 99)[:, :, 3:], more.decode(latents, 99))
+
+
+SIZES = {
+    "1.0": (ImageVaeConfig(), ((1, 64, 64), (16, 72, 40), (3, 61, 100))),
+    "1.2": (VideoVaeConfig(), ((1, 64, 64), (17, 48, 80), (20, 61, 100))),
+    "1.3": (VaeV13Config(), ((1, 64, 64), (17, 48, 80), (33, 8, 24))),
+    "1.3 by 2": (
+        VaeV13Config(multipliers=(1, 2, 4), down_in_time=(1,), up_in_time=(2,)),
+        ((1, 64, 64), (17, 44, 80), (33, 8, 24)),
+    ),
+    "1.3 by 8": (
+        VaeV13Config(down_in_time=(0, 1, 2), up_in_time=(1, 2, 3)),
+        ((1, 64, 64), (17, 48, 80), (49, 8, 24)),
+    ),
+    "2.0": (HunyuanConfig(), ((1, 64, 64), (9, 48, 80), (33, 61, 99))),
+    "2.0 DC-AE": (DcAeConfig(), ((1, 64, 64), (4, 32, 96), (32, 256, 160))),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_codecs_latent_size_is_that_of_what_it_encodes(name: str) -> None:
+    """Of pictures of any size that it takes, square or not, whole patches or not; its numbers alone say it."""
+    config, sizes = SIZES[name]
+    with torch.device("meta"):
+        codec = config.build()
+        for size in sizes:
+            latents = codec.encode(torch.empty(1, 3, *size))
+            assert tuple(latents.shape) == (1, codec.latent_channels, *config.latent_size(*size)), size
+            assert codec.latent_size(*size) == config.latent_size(*size)
 
 
 # --- causality -----------------------------------------------------------------------------------------------------
@@ -385,13 +436,15 @@ def test_hunyuan_tiles_in_time_where_memory_is_short(monkeypatch: pytest.MonkeyP
     assert not torch.equal(torch.cat(parts, 2), whole)
 
 
+@pytest.mark.slow
 def test_what_hunyuan_takes_is_guessed_well() -> None:
     """The guess that decides about tiles, against the count."""
     spec = MODELS["opensora-2.0"]
-    for resolution, frames in (("256px", 33), ("256px", 129), ("768px", 33), ("768px", 129)):
+    for resolution, frames in (("256px", 129), ("768px", 33)):
         raw = {"prompt": "a ball", "seed": 0, "resolution": resolution, "frames": frames}
         request = parse_request(raw, model_id=spec.id, limits=spec.limits)
-        counted = count_work(spec, request, torch.device("cuda"))["decode"].peak_bytes
+        machine = Machine("a GPU", 1 << 62, torch.device("cuda"))
+        counted = Estimator(machine=machine).work(spec, request)["decode"].peak_bytes
         s = request.shape
         guess = HunyuanConfig().whole_bytes(HunyuanConfig().latent_size(s.frames, s.height_px, s.width_px), 2)
         assert 0.95 < guess / counted < 1.15, (resolution, frames, guess / counted)

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from opensora_demo.catalog import MODELS
 
 
+@pytest.mark.slow
 def test_every_family_runs_on_another_device() -> None:
     """In bfloat16, as published models run on a GPU; see pretend_gpu. In a process of its own: torch takes a private
     device once and for all."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
+from einops import reduce, repeat
 
-from opensora_demo.bundle import ModelBundle, build_bundle
 from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles
-from opensora_demo.pipeline import run
-from opensora_demo.store import ASSETS
-from opensora_demo.training.reader import load_reader, read_clips
-from opensora_demo.training.study import psnr
-from opensora_demo.training.train_vae import to_video
-from opensora_demo.training.worlds import Scene, render, sample_scene
-from opensora_demo.types import parse_request
+from opensora_demo.frames import to_video
+from opensora_demo.metrics import psnr
+from opensora_demo.pipeline import generate, run
+from opensora_demo.preview import shown_frames
+from opensora_demo.request.events import StepPreview
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.video import Frames
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle
+from opensora_demo.toy.reader import load_reader, read_clips
+from opensora_demo.toy.worlds import Scene, render, sample_scene
+from opensora_demo.weights.store import ASSETS
 
-EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles)]
+EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles) and not spec.hidden]
 PROMPTS = {
     "a red ball moving right on a black background": Scene(
         shape="ball", colour="red", motion="right", background="black", seed=0
@@ -54,6 +61,23 @@ def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None
     ]
     assert np.mean([r["background"] for r in right]) > 0.9
     assert np.mean([r["colour"] for r in right]) > 0.6
+
+
+def test_the_preview_shows_what_the_decoder_will(bundle: ModelBundle) -> None:
+    """A few convolutions a latent frame come near to the clip itself, which no map of channels to colours does."""
+    spec = bundle.spec
+    asked = parse_request(
+        {"prompt": "a red star and a blue ball", "seed": 4, "steps": 12}, model_id=spec.id, limits=spec.limits
+    )
+    *_, last = (event for event in generate(bundle, asked, look=True) if isinstance(event, StepPreview))
+    frames = run(bundle, asked).clips[0].frames
+    preview, linear = last.previews[0], cast(Callable[[], Frames], last.latent)()
+    latent_frames, height, _, _ = preview.shape
+    shown = frames[shown_frames(len(frames), latent_frames)].astype(np.float32)
+    factor = frames.shape[1] // height
+    shown = reduce(shown, "t (h i) (w j) c -> t h w c", "mean", i=factor, j=factor)
+    assert psnr(preview, shown) > 18
+    assert psnr(preview, shown) > 3 + psnr(repeat(linear, "t h w c -> t (h i) (w j) c", i=8, j=8), shown)
 
 
 def test_the_codec_gives_a_clip_back(bundle: ModelBundle) -> None:

@@ -11,22 +11,30 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from opensora_demo.bundle import ModelBundle, build_bundle
 from opensora_demo.catalog import MODELS, find_model
 from opensora_demo.errors import Cancelled
-from opensora_demo.explain.attention import Map, Recorder, count_weights, token_grid
-from opensora_demo.explain.coding import Coding, spans_of
+from opensora_demo.explain.attention import Map, Recorder, count_weights
+from opensora_demo.explain.beginning import Beginning
+from opensora_demo.explain.call import Channels, Halves, Masking
+from opensora_demo.explain.causal import Causal
+from opensora_demo.explain.coding import Coding
 from opensora_demo.explain.modulation import Clock, modulations
 from opensora_demo.explain.plane import path_of, pull_of
-from opensora_demo.explain.run import Attentions, Flow, Guided, Part, Progress, Tokens, explain, network_of, words_of
-from opensora_demo.families.base import Given
+from opensora_demo.explain.run import Attentions, Flow, Guided, Part, Progress, Tokens, explain, words_of
+from opensora_demo.explain.scaling import Scaled
+from opensora_demo.families.base import ConditioningFrames
 from opensora_demo.nn.attention import CrossAttention, SelfAttention
+from opensora_demo.nn.patch import patch_grid
 from opensora_demo.pipeline import noise_of, run
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.sampling.step import Step
-from opensora_demo.types import GenerationRequest, parse_request
+from tests.unit.hooks import added_hooks
 
 DEBUG = sorted(name for name in MODELS if name.startswith("debug"))
 CPU = torch.device("cpu")
+OF_ARTICLES = (Halves, Channels, Beginning, Masking, Causal, Scaled)
 
 
 def request_for(bundle: ModelBundle, **changes: Any) -> GenerationRequest:
@@ -37,15 +45,17 @@ def request_for(bundle: ModelBundle, **changes: Any) -> GenerationRequest:
 def first_step(bundle: ModelBundle, request: GenerationRequest) -> Step:
     draw = noise_of(bundle, request)
     noise = draw()
-    condition = bundle.family.condition(request, Given(), (noise.shape[2], noise.shape[3], noise.shape[4]))
+    condition = bundle.family.condition(request, ConditioningFrames(), (noise.shape[2], noise.shape[3], noise.shape[4]))
     return next(bundle.family.steps(noise, condition, request, draw))
 
 
 def recorded(bundle: ModelBundle) -> tuple[Step, list[Map]]:
     request = request_for(bundle)
     shape = request.shape
-    grid = token_grid(network_of(bundle), bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px))
-    with torch.inference_mode(), Recorder(network_of(bundle), grid) as recorder:
+    grid = patch_grid(
+        bundle.family.adapter.patch, bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px)
+    )
+    with torch.inference_mode(), Recorder(bundle.family.adapter, grid) as recorder:
         step = first_step(bundle, request)
     return step, recorder.maps
 
@@ -61,7 +71,7 @@ def test_watching_changes_nothing_and_leaves_no_hook(debug: ModelBundle) -> None
     step, maps = recorded(debug)
     assert torch.equal(step.x, alone.x)
     assert maps
-    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network_of(debug).modules())
+    assert not added_hooks(debug.family.network)
 
 
 def test_weights_are_shares(debug: ModelBundle) -> None:
@@ -75,16 +85,16 @@ def test_weights_are_shares(debug: ModelBundle) -> None:
         if joint:
             whole = sum((m.weights.sum(-1) for m in own), torch.zeros(()))
             assert torch.allclose(whole, torch.ones(()), atol=1e-5)
-    assert ("text" in {m.kind for m in maps}) == (debug.spec.text_mode != "pooled vector")
+    assert ("text" in {m.kind for m in maps}) == (debug.spec.text_mode not in ("pooled vector", "class label"))
 
 
 def test_the_number_of_weights_is_known_before(debug: ModelBundle) -> None:
     _, maps = recorded(debug)
     shape = request_for(debug).shape
-    network = network_of(debug)
-    grid = token_grid(network, debug.codec.latent_size(shape.frames, shape.height_px, shape.width_px))
+    adapter = debug.family.adapter
+    grid = patch_grid(adapter.patch, debug.codec.latent_size(shape.frames, shape.height_px, shape.width_px))
     words = next((m.weights.shape[-1] for m in maps if m.kind == "text"), 0)
-    assert count_weights(network, grid, words) == sum(m.weights.numel() for m in maps)
+    assert count_weights(adapter.attention_sites(), adapter.heads, grid, words) == sum(m.weights.numel() for m in maps)
 
 
 @pytest.mark.parametrize("model", ["debug-1.0", "debug-1.0-latte", "debug-1.1", "debug-1.2", "debug-1.3"])
@@ -92,7 +102,7 @@ def test_recorded_attention_gives_the_modules_own_output(model: str) -> None:
     bundle = build_bundle(find_model(model), CPU)
     calls: dict[nn.Module, tuple[tuple[Any, ...], Tensor]] = {}
     kept = (SelfAttention, CrossAttention)
-    modules = [m for m in network_of(bundle).modules() if isinstance(m, kept)]
+    modules = [m for m in bundle.family.network.modules() if isinstance(m, kept)]
     hooks = [m.register_forward_hook(lambda m, a, out: calls.setdefault(m, (a, out)) and None) for m in modules]
     _, maps = recorded(bundle)
     for hook in hooks:
@@ -114,7 +124,7 @@ def test_recorded_attention_gives_the_modules_own_output(model: str) -> None:
 @pytest.mark.parametrize("model", ["debug-2.0", "debug-2.0-dcae"])
 def test_recorded_joint_attention_gives_the_blocks_own_output(model: str) -> None:
     bundle = build_bundle(find_model(model), CPU)
-    double, single = network_of(bundle).double_blocks[0], network_of(bundle).single_blocks[0]  # type: ignore[index]
+    double, single = bundle.family.network.double_blocks[0], bundle.family.network.single_blocks[0]  # type: ignore[index]
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -160,8 +170,8 @@ def test_windows_stay_apart() -> None:
 
 
 def test_modulation_is_the_modules_own(nano: ModelBundle) -> None:
-    network = network_of(nano)
-    clock = Clock(network, 1000.0)
+    network = nano.family.network
+    clock = Clock(nano.family.adapter, 1000.0)
     seen: list[Tensor] = []
     with torch.inference_mode():
         clock.watch(lambda: first_step(nano, request_for(nano)))
@@ -186,7 +196,7 @@ def steps_of(bundle: ModelBundle, **changes: Any) -> list[Step]:
     request = request_for(bundle, **changes)
     draw = noise_of(bundle, request)
     noise = draw()
-    condition = bundle.family.condition(request, Given(), (noise.shape[2], noise.shape[3], noise.shape[4]))
+    condition = bundle.family.condition(request, ConditioningFrames(), (noise.shape[2], noise.shape[3], noise.shape[4]))
     return list(bundle.family.steps(noise, condition, request, draw))
 
 
@@ -243,7 +253,7 @@ def test_a_pull_mixes_as_the_run_does(nano: ModelBundle) -> None:
 )
 def test_frames_of_a_latent(model: str, frames: int, spans: list[tuple[int, int]]) -> None:
     codec = build_bundle(find_model(model), CPU).codec
-    assert list(spans_of(codec, frames, 32, 48)) == spans
+    assert list(codec.frame_spans(frames, 32, 48)) == spans
     assert len(spans) == codec.latent_size(frames, 32, 48)[0]
 
 
@@ -259,7 +269,7 @@ def test_nano_explained(nano: ModelBundle) -> None:
             parts[type(part)] = part
     assert shares == sorted(shares)
     assert shares[-1] <= 1
-    assert set(parts) == {Tokens, Attentions, Flow, Guided, Coding}
+    assert set(parts) == {Tokens, Attentions, Flow, Guided, Coding, *OF_ARTICLES}
 
     coding, flow, attention = parts[Coding], parts[Flow], parts[Attentions]
     assert isinstance(coding, Coding)
@@ -274,17 +284,35 @@ def test_nano_explained(nano: ModelBundle) -> None:
     for change in coding.changes:
         for (_, end), moved in zip(coding.spans, change.latents, strict=True):
             assert (moved < 1e-5) == (end <= change.frame)
+        # Every row below the clip follows the negative, from the changed frame on and not before.
+        assert list(change.pictures) == ["2-D latents", "latents", "decoded"]
+        for stage in coding.stages[1:]:
+            spans = coding.spans if stage.name == "latents" else [(i, i + 1) for i in range(len(stage.picture))]
+            apart = np.abs(change.pictures[stage.name].astype(int) - stage.picture).mean((1, 2, 3))
+            for (first, end), moved in zip(spans, apart, strict=True):
+                assert moved < 1 if end <= change.frame else moved > 5, (stage.name, first)
     assert torch.allclose(flow.path.points[[0, -1]], torch.tensor([[0.0, 0], [1, 0]]), atol=1e-5)
     assert flow.path.length > 1
     assert len(flow.times) == len(flow.noisy) == len(flow.clean) == 4
     assert attention.words == ("a", "red", "ball", "bouncing", "over", "a", "meadow", "end")
     assert [step for step, _, _ in attention.looks] == [0, 1, 2, 3]
+    # The patch that is picked at first lies on the object: red, before a green and blue world.
+    frame, row, column = attention.focus
+    t, h, _ = attention.grid
+    picture = clip[coding.spans[frame][1] - 1].astype(int)
+    side = picture.shape[0] // h
+    patch = picture[row * side : (row + 1) * side, column * side : (column + 1) * side]
+    redness = (patch[..., 0] - patch[..., 1:].max(-1)).max()
+    assert frame == t // 2
+    assert redness > 60
 
 
 def test_every_family_is_explained(debug: ModelBundle) -> None:
     parts = [part for part in explain(debug, request_for(debug)) if not isinstance(part, Progress)]
-    assert [type(part) for part in parts] == [Flow, Guided, Tokens, Attentions, Coding]
-    attention = parts[3]
+    kinds = [type(part) for part in parts]
+    assert [kind for kind in kinds if kind not in OF_ARTICLES] == [Flow, Guided, Tokens, Attentions, Coding]
+    assert [kind for kind in kinds if kind in OF_ARTICLES] == list(OF_ARTICLES)
+    attention = parts[kinds.index(Attentions)]
     assert isinstance(attention, Attentions)
     for _, _, maps in attention.looks:
         for m in maps:
@@ -312,4 +340,4 @@ def test_it_can_be_stopped_and_closed(nano: ModelBundle) -> None:
     for _ in range(3):
         next(parts)
     parts.close()  # type: ignore[attr-defined]
-    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network_of(nano).modules())
+    assert not added_hooks(nano.family.network)

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from opensora_demo.bundle import ModelBundle, build_bundle, build_codec, build_network
-from opensora_demo.catalog import MODELS, ModelSpec, debug
+from opensora_demo.catalog import MODELS, ModelSpec, RandomWeights, debug
 from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.hunyuan import HunyuanConfig
@@ -23,27 +22,26 @@ from opensora_demo.codecs.image_vae import ImageVaeConfig
 from opensora_demo.codecs.vae_v13 import VaeV13Config
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.errors import Cancelled, RequestError
-from opensora_demo.estimate import forward_on_meta
-from opensora_demo.families.base import Given
+from opensora_demo.families.base import ConditioningFrames
+from opensora_demo.families.build import adapter_for
 from opensora_demo.families.mmdit import MMDiTFamily
 from opensora_demo.families.stdit import STDiTFamily
+from opensora_demo.frames import to_video
 from opensora_demo.models.mmdit import MMDiTConfig
 from opensora_demo.nn.attention import TextKeys
-from opensora_demo.pipeline import generate, noise_of, run, to_video
-from opensora_demo.sampling.guidance import ClassifierFree, TextImage
-from opensora_demo.types import (
-    Decoding,
-    Encoded,
-    Finished,
-    Frames,
-    GenerationRequest,
-    Started,
-    StepPreview,
-    VideoShape,
-    parse_request,
-)
+from opensora_demo.pipeline import generate, noise_of, run
+from opensora_demo.request.events import Decoding, Encoded, Finished, Started, StepPreview
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.request.video import Frames, VideoShape
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle, build_codec, build_network
+from opensora_demo.runtime.cost.counter import bytes_of
+from opensora_demo.runtime.cost.work import WorkCounter
+from opensora_demo.sampling.guidance import ClassifierFree, TextImage, image_rules
+from opensora_demo.text.t5 import T5Config, T5TextEncoder
+from opensora_demo.weights.store import ASSETS
 
-DEBUG = [spec for spec in MODELS.values() if spec.hidden]
+DEBUG = [spec for spec in MODELS.values() if isinstance(spec.weights, RandomWeights)]
 PUBLISHED = [spec for spec in MODELS.values() if not spec.hidden]
 GIVEN = [spec for spec in DEBUG if spec.limits.reference]
 STEPS = 3
@@ -89,13 +87,14 @@ class Recorder:
         self.latent_channels = codec.latent_channels
         self.copies = codec.copies
         self.latent_size = codec.latent_size
+        self.frame_spans = codec.frame_spans
         self.encode = codec.encode
         self.parameters = codec.parameters  # type: ignore[attr-defined]
         self.given: list[Tensor] = []
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         self.given.append(latents)
-        yield latents.new_zeros(1, 3, frames, 2, 2)
+        yield latents.new_zeros(1, 3, frames, 32, 48)  # as large as a given video
 
 
 def latents_of(bundle: ModelBundle, request: GenerationRequest) -> Tensor:
@@ -150,23 +149,111 @@ def test_same_seed_same_clip_and_another_seed_another(bundle: ModelBundle) -> No
 
 def test_a_comparison_gives_the_clips_of_single_runs(bundle: ModelBundle) -> None:
     """Also where the sampler draws noise at every step: the draws are the run's, not a row's."""
-    for rule in bundle.spec.limits.rules:  # oscillation begins after ten steps
-        rows = assert_comparison(bundle, ask(bundle.spec, guidance=[0, 1, 4], rule=rule, steps=12))
+    for rule in bundle.spec.limits.rules:
+        steps = 12 if rule == "oscillating" else STEPS  # it begins after ten
+        rows = assert_comparison(bundle, ask(bundle.spec, guidance=[0, 1, 4], rule=rule, steps=steps))
         assert not torch.allclose(rows[1], rows[2])
 
 
 def test_columns_of_several_rules_are_the_clips_of_single_runs(bundle: ModelBundle) -> None:
-    rules = bundle.spec.limits.rules
-    rows = assert_comparison(bundle, ask(bundle.spec, guidance=4, rule=list(rules), steps=12))
-    assert len(rows) == len(rules)
-    assert all(not torch.allclose(rows[0], other) for other in rows[1:])
+    bent = [rule for rule in bundle.spec.limits.rules if rule not in ("plain", "oscillating")]
+    for rules in (["plain", "oscillating", *bent[:3]], ["plain", *bent[3:]]):
+        steps = 12 if "oscillating" in rules else STEPS
+        rows = assert_comparison(bundle, ask(bundle.spec, guidance=4, rule=rules, steps=steps))
+        assert len(rows) == len(rules)
+        assert all(not torch.allclose(rows[0], other) for other in rows[1:])
+
+
+# --- rules that ask other networks --------------------------------------------------------------------------------
+
+
+def test_skip_layer_guidance_leaves_out_the_middle_and_nothing_else(bundle: ModelBundle) -> None:
+    adapter = bundle.family.adapter
+    middle = adapter.middle()
+    assert {*middle} < {block for layer in adapter.layers() for block in layer} or len(adapter.layers()) == 1
+    ran: list[Any] = []
+    for block in middle:
+        block.register_forward_hook(lambda module, args, out: ran.append((module, args[0], out)))
+    steps = int(bundle.spec.limits.steps.low)
+    request = ask(bundle.spec, guidance=4, rule="skip-layer", steps=steps, frames=bundle.spec.limits.frames[0])
+    run(replace(bundle, codec=Recorder(bundle.codec)), request)  # type: ignore[arg-type]
+    for block in middle:
+        passed = [out is given or out[0] is given for module, given, out in ran if module is block]
+        assert passed.count(True) == steps, "once in the branch that leaves it out"
+        assert passed.count(False) >= steps
+        assert "forward" not in block.__dict__
+        block._forward_hooks.clear()
+
+
+def weaker(monkeypatch: pytest.MonkeyPatch, model: str) -> ModelBundle:
+    """A debug model with another of random weights to be led away from."""
+    spec = MODELS[model]
+    other = replace(spec, id="weaker", weights=RandomWeights(seed=5))
+    monkeypatch.setitem(MODELS, "weaker", other)
+    limits = replace(spec.limits, rules=(*spec.limits.rules, "autoguidance"))
+    return build_bundle(replace(spec, weaker="weaker", limits=limits), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("model", ["debug-1.0-dit", "debug-1.1", "debug-1.2", "debug-2.0"])
+def test_autoguidance_mixes_the_predictions_of_two_models(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = weaker(monkeypatch, model)
+    spec = bundle.spec
+    assert bundle.family.weaker is not None
+    alone, other = build_bundle(MODELS[model], torch.device("cpu")), build_bundle(MODELS["weaker"], torch.device("cpu"))
+    first = {"steps": int(spec.limits.steps.low), "guidance": [1, 2.5, 0], "frames": spec.limits.frames[0]}
+
+    def guided(of: ModelBundle, **raw: Any) -> Tensor:
+        """What the run goes by at its first step, (rows, c, t, h, w)."""
+        request = ask(of.spec, **{**first, **raw})
+        draw = noise_of(of, request)
+        noise = draw()
+        size = (noise.shape[2], noise.shape[3], noise.shape[4])
+        with torch.inference_mode(), closing(of.family.steps(  # type: ignore[type-var]
+            noise.expand(len(request.columns), -1, -1, -1, -1),
+            of.family.condition(request, ConditioningFrames(), size), request, draw,
+        )) as steps:  # fmt: skip
+            return next(steps).prediction.guided[:, :3]  # of a diffusion only these are guided
+
+    mixed, own = guided(bundle, rule="autoguidance"), guided(alone, guidance=1, rule="plain")
+    worse = guided(other, guidance=1, rule="plain")
+    for row, scale in enumerate((1, 2.5, 0)):
+        assert_same(mixed[row : row + 1], worse + scale * (own - worse))
+    assert_comparison(bundle, ask(spec, guidance=[1, 4], rule=["plain", "autoguidance"]))
+    with pytest.raises(RequestError, match="autoguidance leaves the null prompt out"):
+        ask(spec, rule="autoguidance", negative="blue")
+
+
+def test_entries_with_a_weaker_model_and_autoguidance_are_the_same() -> None:
+    for spec in MODELS.values():
+        assert bool(spec.weaker) == ("autoguidance" in spec.limits.rules), spec.id
+        if spec.weaker:
+            other = MODELS[spec.weaker]
+            assert other.network.in_channels == spec.network.in_channels  # type: ignore[attr-defined]
+            assert other.codec.build().latent_channels == spec.codec.build().latent_channels
+            assert (other.weaker, other.published, spec.published) == ("", None, None)
+
+
+def test_a_weaker_model_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = weaker(monkeypatch, "debug-1.2").spec
+    counter = WorkCounter()
+    request = ask(spec, guidance=[1, 4], rule="autoguidance")
+    assert counter.calls(spec, request) == (1, *[2] * (STEPS - 1))
+    assert counter.weaker_calls(spec, request) == (1, *[1] * (STEPS - 1))
+    plain = ask(spec, guidance=[1, 4], rule="plain")
+    assert sum(counter.calls(spec, plain)) == sum(counter.calls(spec, request) + counter.weaker_calls(spec, request))
+    work = {name: counter.of(spec, asked, torch.device("cpu"), 16, 10**9)["denoise"] for name, asked in
+            (("plain", plain), ("auto", request))}  # fmt: skip
+    assert work["plain"].flops == pytest.approx(work["auto"].flops)
+    assert work["plain"].weights_bytes == 2 * bytes_of(spec.network.build())
 
 
 @pytest.mark.parametrize("name", ["debug-1.2", "debug-1.3", "debug-2.0"])
 def test_rules_that_bend_the_sum_are_for_text_alone(name: str) -> None:
     with pytest.raises(RequestError, match="apg is for text alone"):
         ask(MODELS[name], rule=["plain", "apg"], first=True)
-    assert_comparison(built(name), ask(MODELS[name], guidance=4, rule=["interval", "plain"], first=True))
+    rules = ["interval", "plain", "skip-layer", "fdg"]
+    rows = assert_comparison(built(name), ask(MODELS[name], guidance=4, rule=rules, first=True))
+    assert all(not torch.allclose(rows[1], rows[other]) for other in (2, 3))
 
 
 def test_a_negative_prompt_counts_where_the_scale_is_not_one(bundle: ModelBundle) -> None:
@@ -239,7 +326,7 @@ def test_given_frames_are_kept_exactly(name: str) -> None:
     """1.2 with edit 0 and 2.0. (1.1 sends a kept frame through the network at the last step, 1.3 is only told.)"""
     bundle = built(name)
     with torch.inference_mode():
-        first, last = (bundle.codec.encode(to_video(picture(bundle.spec, seed)))[0, :, 0] for seed in (1, 2))
+        first, last = (bundle.codec.encode(to_video(picture(bundle.spec, seed)[None]))[0, :, 0] for seed in (1, 2))
     head = latents_of(bundle, ask(bundle.spec, first=True, guidance=[1, 4]))
     tail = latents_of(bundle, ask(bundle.spec, last=True, guidance=[1, 4]))
     loop = latents_of(bundle, ask(bundle.spec, first=True, last=True, guidance=[1, 4]))
@@ -280,8 +367,68 @@ def test_a_picture_from_a_given_frame_is_that_frame(given_bundle: ModelBundle) -
     assert made.shape[2] == 1
     if spec.id in ("debug-1.2", "debug-2.0", "debug-2.0-dcae"):
         with torch.inference_mode():
-            expected = given_bundle.codec.encode(to_video(picture(spec, 1)))
+            expected = given_bundle.codec.encode(to_video(picture(spec, 1)[None]))
         assert torch.equal(made, expected)
+
+
+def moving(spec: ModelSpec, count: int) -> Frames:
+    """A video of so many frames, each of its own."""
+    height, width = spec.limits.size_px
+    return np.random.default_rng(5).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def with_video(spec: ModelSpec, count: int, use: str, **raw: Any) -> GenerationRequest:
+    longest = spec.limits.frames[-1]
+    raw = {"prompt": "a ball", "steps": STEPS, "seed": 3, "frames": longest, "video_use": use, **raw}
+    return parse_request(raw, model_id=spec.id, limits=spec.limits, video=moving(spec, count))
+
+
+VIDEO_MODELS = ["debug-1.1", "debug-1.2", "debug-2.0", "debug-2.0-dcae"]
+
+
+@pytest.mark.parametrize("name", VIDEO_MODELS)
+def test_the_part_of_a_video_that_is_kept(name: str) -> None:
+    """Its first frames, its last, or its end as the beginning; all frames at once, as one batch of rows."""
+    bundle = built(name)
+    longest, count = bundle.spec.limits.frames[-1], bundle.spec.limits.video_frames[0]
+    video = moving(bundle.spec, longest)
+    for use, part in (("head", video[:count]), ("extend", video[-count:])):
+        made = latents_of(bundle, with_video(bundle.spec, longest, use, guidance=[1, 4]))
+        with torch.inference_mode():
+            given = bundle.codec.encode(to_video(part[None]))[0]
+        n = given.shape[1]
+        assert made.shape[2] > n
+        for row in made:
+            if name == "debug-1.1":  # sends a kept frame through the network at the last step
+                assert not torch.equal(row[:, n:], row[:, :1].expand_as(row[:, n:]))
+            else:
+                torch.testing.assert_close(row[:, :n], given)
+        assert not torch.allclose(made[0, :, n:], made[1, :, n:])
+    if name != "debug-1.1":
+        grouped = name == "debug-2.0-dcae"  # its latents stand for as many frames alone as at the end of a clip
+        with torch.inference_mode():
+            whole = bundle.codec.encode(to_video((video[-count:] if grouped else video)[None]))[0]
+        made = latents_of(bundle, with_video(bundle.spec, longest, "tail"))[0]
+        spans = len(bundle.codec.frame_spans(count, *bundle.spec.limits.size_px))
+        torch.testing.assert_close(made[:, -spans:], whole[:, -spans:])
+        assert not torch.equal(made[:, 0], whole[:, 0])
+
+
+@pytest.mark.parametrize("name", VIDEO_MODELS)
+def test_a_clip_that_extends_a_video_is_the_video_and_the_new_frames(name: str) -> None:
+    bundle = built(name)
+    longest, count = bundle.spec.limits.frames[-1], bundle.spec.limits.video_frames[0]
+    request = with_video(bundle.spec, 2 * longest, "extend")
+    clip = run(bundle, request).clips[0]
+    assert request.video is not None
+    assert len(clip.frames) == request.total_frames == 3 * longest - count
+    assert np.array_equal(clip.frames[: 2 * longest], request.video)
+    assert len(clip.own_frames) == longest
+    assert request.settings()["total_frames"] == len(clip.frames)
+    for use in ("head", "tail"):
+        request = with_video(bundle.spec, longest, use)
+        assert len(run(bundle, request).clips[0].frames) == longest
+        assert "total_frames" not in request.settings()
 
 
 # --- guidance of 2.0 ----------------------------------------------------------------------------------------------
@@ -300,17 +447,21 @@ def test_three_branches_without_given_frames_are_two(name: str, image_guidance: 
     noise = draw()
     size = (noise.shape[2], noise.shape[3], noise.shape[4])
     with torch.inference_mode():
-        condition = family.condition(request, Given(), size)
+        condition = family.condition(request, ConditioningFrames(), size)
         merged = condition.guidance
         assert isinstance(merged, ClassifierFree)
         assert merged.weights(0).shape == (2, 2)
         three_branches = TextImage(
-            scales=merged.scales, rules=merged.rules, image_scale=image_guidance, points=request.steps + 1
+            scales=merged.scales,
+            rules=merged.rules,
+            image_rules=image_rules(merged.rules),
+            image_scale=image_guidance,
+            points=request.steps + 1,
         )
         whole = replace(condition, guidance=three_branches)
         assert whole.guidance.weights(0).shape == (2, 3)
         x = noise.expand(2, -1, -1, -1, -1)
-        times = family.times(request.steps, size)
+        times = condition.times
         *_, two = family.denoise(x, condition, times)
         *_, three = family.denoise(x, whole, times)
     assert torch.allclose(two.x, three.x, rtol=1e-4, atol=1e-4 * float(three.x.abs().max()))
@@ -392,12 +543,20 @@ def test_a_codec_makes_the_frames_and_latents_it_announces(spec: ModelSpec) -> N
 def test_a_published_network_takes_its_latents(spec: ModelSpec) -> None:
     """One forward pass of the published network, shortened to one block, on the meta device."""
     shorter: dict[str, int] = {"depth": 1} | ({"depth_single": 1} if hasattr(spec.network, "depth_single") else {})
-    network = on_meta(lambda: build_network(replace(spec.network, **shorter)))  # type: ignore[arg-type]
+    network = on_meta(lambda: build_network(replace(spec.network, **shorter)))  # type: ignore[type-var]
+    adapter = adapter_for(spec.network)(network)
     codec = on_meta(lambda: build_codec(spec.codec))
     for height, width in sizes_of(spec):
         shape = VideoShape(frames=spec.limits.default_frames, height_px=height, width_px=width)
         size = codec.latent_size(shape.frames, height, width)
         x = torch.empty(1, codec.latent_channels, *size, device="meta")
-        out = forward_on_meta(network, spec, shape, x)
+        out = adapter.call_without_data(x, shape, 0 if spec.text is None else spec.text.max_tokens)
         assert out.shape[2:] == x.shape[2:]
         assert out.shape[1] in (x.shape[1], 2 * x.shape[1])
+
+
+def test_what_cleaning_takes_out_of_a_prompt_is_named() -> None:
+    """1.x's captions were cleaned of Chinese; whoever writes some is told."""
+    small = T5Config(vocabulary=600, width=8, layers=1, heads=1, head_width=8, hidden=8, clean=True)
+    encoder = T5TextEncoder(small, ASSETS / "nano" / "tokenizer.json")
+    assert encoder.tokenize(["a red ball 红色的球", "a red ball"])[2] == (("红色的球",), ())

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
-ROWS: list[dict[str, set[str]]] = [
-    {"errors": set(), "late": set()},
-    {"types": {"numpy", "pydantic"}},
-    {
-        "nn": {"torch", "einops"},
-        "sampling": {"torch"},
-        "memory": {"torch"},
-        "media": {"numpy", "PIL", "av", "imageio"},
-    },
-    {
-        "models": {"torch", "einops"},
-        "codecs": {"torch", "einops", "diffusers"},
-        "text": {"torch", "transformers", "diffusers", "safetensors"},
-        "grid": {"numpy", "PIL"},
-        "preview": {"torch", "numpy"},
-    },
-    {"catalog": set()},
-    {
-        "weights": {"torch", "safetensors"},
-        "store": {"huggingface_hub", "filelock"},
-        "families": {"torch"},
-    },
-    {"placement": {"torch", "accelerate"}, "lora": {"torch"}},
-    {"bundle": {"torch"}},
-    {"pipeline": {"torch", "numpy"}, "estimate": {"torch"}},
-    {"explain": {"torch", "numpy", "einops"}},
-    {"training": {"torch", "numpy", "einops", "safetensors", "tokenizers", "matplotlib"}},
-    {"cli": {"torch"}, "ui": {"gradio", "gradio_client", "numpy", "fastapi"}},
-    {"__main__": set()},
-]
+
+
+def read_table(text: str) -> list[dict[str, set[str]]]:
+    """The rows of the table "Rows" in docs/architecture.md: unit -> third parties it may import."""
+    rows: list[dict[str, set[str]]] = []
+    for line in text[text.index("## Rows") :].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[0].isdigit():
+            shared = {name for name in re.sub(r"\(.*?\)", "", cells[2]).replace(",", " ").split() if name != "-"}
+            row = {unit.strip(): set(shared) for unit in cells[1].split(",")}
+            for name, units in re.findall(r"(\w+) \(([^)]*)\)", cells[2]):  # a package of some of the row's units only
+                for unit in row:
+                    if unit not in {u.strip() for u in units.split(",")}:
+                        row[unit].discard(name)
+            rows.append(row)
+    return rows
+
+
+ROWS = read_table((ROOT / "docs" / "architecture.md").read_text())
 ROW = {name: i for i, row in enumerate(ROWS) for name in row}
 ALLOWED = {name: packages for row in ROWS for name, packages in row.items()}
 
@@ -49,7 +41,10 @@ def imports(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            found.add(node.module or "")
+            if node.module == "opensora_demo":  # `from opensora_demo import cli` names a module
+                found |= {f"opensora_demo.{alias.name}" for alias in node.names if alias.name != "__version__"}
+            else:
+                found.add(node.module or "")
     return found
 
 
@@ -73,9 +68,30 @@ def test_imports_go_one_way() -> None:
     assert not wrong
 
 
+def test_training_is_imported_by_nobody() -> None:
+    package = ROOT / "opensora_demo"
+    others = [f for f in [*package.rglob("*.py"), ROOT / "app.py"] if package / "training" not in f.parents]
+    assert len(others) > 20
+    assert not [f.name for f in others if any(name.startswith("opensora_demo.training") for name in imports(f))]
+
+
 def test_gradio_stays_in_the_ui() -> None:
     users = {f.relative_to(ROOT).parts[1] for f in (ROOT / "opensora_demo").rglob("*.py") if "gradio" in imports(f)}
     assert users <= {"ui"}
+
+
+def test_the_environment_is_read_at_the_edge_only() -> None:
+    """Below the command line and the page options are arguments; `training` starts processes of its own."""
+    edge = {"cli", "serve", "python_api", "__main__", "__init__", "training"}
+    readers: set[str] = set()
+    for file in (ROOT / "opensora_demo").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb", "putenv")) or (
+                isinstance(node, ast.alias) and node.name in ("environ", "getenv", "environb", "putenv")
+            ):
+                readers.add(file.relative_to(ROOT / "opensora_demo").with_suffix("").parts[0])
+    assert "cli" in readers
+    assert readers <= edge
 
 
 def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
@@ -87,7 +103,10 @@ def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
         guarded = {
             id(inner)
             for node in ast.walk(tree)
-            if (isinstance(node, ast.With) and any(ast.unparse(item.context_expr) == "LATE" for item in node.items))
+            if (
+                isinstance(node, ast.With)
+                and any(ast.unparse(item.context_expr) == "IMPORT_LOCK" for item in node.items)
+            )
             or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
             for inner in ast.walk(node)
         }
@@ -100,6 +119,7 @@ def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_two_threads_may_build_their_first_networks_at_once() -> None:
     """The page estimates a run while the model loads; both need diffusers, which breaks when two import it at once."""
     script = """

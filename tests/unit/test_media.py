@@ -24,11 +24,12 @@ from opensora_demo.grid import compose_grid
 from opensora_demo.media import (
     enlarge,
     jpeg_strip,
-    read_reference,
     read_settings,
+    write_animation,
     write_mp4,
     write_png,
 )
+from opensora_demo.pictures import read_reference
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> Path:
@@ -71,9 +72,12 @@ def test_colours_survive_the_file(tmp_path: Path) -> None:
     frames[:, :, 32:] = (36, 76, 232)
     write_mp4(tmp_path / "c.mp4", frames, 8, {})
     with av.open(str(tmp_path / "c.mp4")) as container:
+        coded = container.streams.video[0].codec_context
+        said = (coded.colorspace, coded.color_primaries, coded.color_trc, coded.color_range)
         picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    assert np.abs(picture[128, 60].astype(int) - (222, 28, 36)).max() < 12
-    assert np.abs(picture[128, 200].astype(int) - (36, 76, 232)).max() < 12
+    assert said == (6, 1, 13, 1)  # of H.273: BT.601's matrix, BT.709's primaries, sRGB's transfer, limited range
+    assert np.abs(picture[128, 60].astype(int) - (222, 28, 36)).max() < 4
+    assert np.abs(picture[128, 200].astype(int) - (36, 76, 232)).max() < 4
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_a_png_keeps_picture_and_settings(tmp_path: Path) -> None:
     assert read_settings(file) == SETTINGS
     with Image.open(file) as image:
         assert (image.format, image.size, image.mode) == ("PNG", (48 * 6, 64 * 6), "RGB")
-        assert json.loads(image.text["comment"]) == SETTINGS
+        assert json.loads(image.text["comment"]) == {"made_by": "opensora-demo", **SETTINGS}
     write_png(file, frame, {}, min_px=1)
     assert np.array_equal(np.asarray(Image.open(file)), frame)
     assert read_settings(file) == {}
@@ -110,19 +114,107 @@ def test_a_png_keeps_picture_and_settings(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_an_animation_keeps_frames_rate_and_settings(kind: str, tmp_path: Path) -> None:
+    frames = np.stack([np.full((64, 80, 3), 30 * k, np.uint8) for k in range(5)])
+    settings = {"prompt": 'a "ball" \u7403' + "x" * 600, "seed": 0, "guidance": [1, 4.5]}
+    file = tmp_path / f"clip.{kind}"
+    write_animation(file, frames, 10, settings)
+    with Image.open(file) as image:
+        assert (image.format, image.size, image.n_frames) == (kind.upper(), (80, 64), 5)  # type: ignore[attr-defined]
+        assert image.info["loop"] == 0
+        image.seek(3)
+        image.load()
+        assert image.info["duration"] == 100
+        assert abs(np.asarray(image.convert("RGB")).astype(int) - 90).max() <= 3
+    assert read_settings(file) == settings
+    data = file.read_bytes()
+    for cut in (13, 20, 100, len(data) // 2):
+        file.write_bytes(data[:cut])
+        assert read_settings(file) in (None, settings)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_wide_table_becomes_a_smaller_animation(tmp_path: Path) -> None:
+    file = tmp_path / "table.gif"
+    write_animation(file, np.zeros((2, 100, 1920, 3), np.uint8), 8, {})
+    with Image.open(file) as image:
+        assert image.size == (960, 50)
+
+
 def test_settings_are_found_by_content_not_by_name(tmp_path: Path) -> None:
     write_png(tmp_path / "a.mp4", np.zeros((64, 64, 3), np.uint8), SETTINGS)
     assert read_settings(tmp_path / "a.mp4") == SETTINGS
     write_mp4(tmp_path / "b.mp4", np.zeros((2, 64, 64, 3), np.uint8), 8, {"seed": 3})
-    os.rename(tmp_path / "b.mp4", tmp_path / "b.png")
+    (tmp_path / "b.mp4").rename(tmp_path / "b.png")
     assert read_settings(tmp_path / "b.png") == {"seed": 3}
 
 
-def test_a_text_chunk_by_others_is_read_too(tmp_path: Path) -> None:
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", '{"seed": 5}')
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=text)
-    assert read_settings(tmp_path / "a.png") == {"seed": 5}
+def comment_of_others(kind: str, text: str, path: Path) -> Path:
+    """A file with a comment that another program wrote."""
+    if kind == "png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Comment", text)
+        return saved(Image.new("RGB", (8, 8)), path / "a.png", pnginfo=info)
+    if kind == "gif":
+        return saved(Image.new("RGB", (8, 8)), path / "a.gif", comment=text.encode())
+    if kind == "webp":
+        return saved(Image.new("RGB", (8, 8)), path / "a.webp", xmp=text.encode())
+    file = path / "a.mp4"
+    with av.open(str(file), "w") as container:
+        container.metadata["comment"] = text
+        stream = container.add_stream("libx264", rate=8)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    return file
+
+
+GRAPH = '{"1": {"class_type": "KSampler", "inputs": {"seed": 5}}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ('{"title": "x", "seed": 5}', "another program"),
+        ('{"prompt": "a cat", "seed": 5, "version": "1.2"}', "another program"),
+        ('{"model": "sdxl", "prompt": "a cat", "version": "1.2"}', "another program"),
+        (json.dumps({"prompt": GRAPH, "workflow": {}}), "ComfyUI"),
+        (json.dumps({"prompt": json.loads(GRAPH)}), "ComfyUI"),
+        ('{"type": "WanGP v1 by DeepBeepMeep", "prompt": "a cat", "seed": 5, "guidance_scale": 5}', "Wan2GP"),
+        ('{"sui_image_params": {"prompt": "a cat", "model": "x"}}', "SwarmUI"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["png", "mp4", "gif", "webp"])
+def test_another_program_s_comment_is_named_and_never_half_read(
+    kind: str, text: str, program: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=f"this file holds settings of {program}, not of this demo"):
+        read_settings(comment_of_others(kind, text, tmp_path), ("nano",))
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("parameters", "Stable Diffusion web UI"),
+        ("workflow", "ComfyUI"),
+        ("invokeai_metadata", "InvokeAI"),
+        ("Dream", "InvokeAI"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_another_program_s_text_is_named(name: str, program: str, compressed: bool, tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(name, "a cat\nSteps: 20, Seed: 5", zip=compressed)
+    with pytest.raises(RequestError, match=program):
+        read_settings(saved(Image.new("RGB", (8, 8)), tmp_path / "a.png", pnginfo=info))
+
+
+def test_files_of_an_earlier_version_are_read_by_their_model(tmp_path: Path) -> None:
+    old = {"prompt": "a ball", "seed": 5, "model": "nano"}
+    assert read_settings(comment_of_others("mp4", json.dumps(old), tmp_path), ("nano",)) == old
+    assert read_settings(comment_of_others("png", "a remark of a camera", tmp_path)) is None
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -135,7 +227,7 @@ def png_with(*chunks: bytes) -> bytes:
 
 
 ZEROS = zlib.compress(b"\0" * 100_000_000)
-GOOD = chunk(b"iTXt", b'comment\0\0\0\0\0{"seed": 1}')
+GOOD = chunk(b"iTXt", b'comment\0\0\0\0\0{"made_by": "opensora-demo", "seed": 1}')
 HOSTILE = {
     "nothing": b"nothing",
     "empty": b"",
@@ -380,7 +472,7 @@ def test_refused_images(tmp_path: Path) -> None:
     }
     for name, data in cases.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(RequestError, match="reference: this is not a readable PNG, JPEG or WebP"):
+        with pytest.raises(RequestError, match="reference: this is not a readable PNG, JPEG, WebP, AVIF or GIF"):
             read_reference(tmp_path / name, 64, 64)
     for side in (13_000, 30_000):
         with pytest.raises(RequestError, match="megapixels"):

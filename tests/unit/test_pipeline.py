@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from opensora_demo.bundle import ModelBundle
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled, NumericsError
 from opensora_demo.memory import PeakMemory
 from opensora_demo.pipeline import generate, run
+from opensora_demo.request.events import Decoding, Encoded, Finished, Started, StepPreview
+from opensora_demo.request.parse import parse_request
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.runtime.bundle import ModelBundle
 from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.sampling.step import Prediction
-from opensora_demo.types import Decoding, Encoded, Finished, GenerationRequest, Started, StepPreview, parse_request
 
 
 def ask(**raw: Any) -> GenerationRequest:
@@ -34,10 +36,10 @@ def test_events_come_in_order(nano: ModelBundle) -> None:
     steps = [e for e in events if isinstance(e, StepPreview)]
     assert [s.index for s in steps] == [0, 1, 2, 3]
     assert [s.t for s in steps] == pytest.approx(flow_times(4, 2.0)[:-1])
-    assert all(s.previews[0].shape == (2, 8, 8, 3) and s.previews[0].dtype == np.uint8 for s in steps)
+    assert all(s.previews[0].shape == (2, 64, 64, 3) and s.previews[0].dtype == np.uint8 for s in steps)
     last = events[-1]
     assert isinstance(last, Finished)
-    assert last.clips[0].frames.shape == (5, 64, 64, 3)
+    assert last.clips[0].frames.shape == (5, 128, 128, 3)
     assert set(last.seconds) == {"text", "denoise", "decode"}
 
 
@@ -95,9 +97,9 @@ def test_unknown_words_are_reported_once(nano: ModelBundle) -> None:
 
 
 def test_a_reference_becomes_the_first_frame(nano: ModelBundle) -> None:
-    from opensora_demo.training.worlds import Scene, render
+    from opensora_demo.toy.worlds import Scene, render
 
-    clip, _ = render(Scene(shape="ball", colour="red", motion="right", background="meadow", seed=5))
+    clip, _ = render(Scene(shape="ball", colour="red", motion="right", background="meadow", seed=5), size_px=128)
     made = run(nano, ask(reference=clip[:1], prompt="a red ball moving right on a meadow", steps=10)).clips[0].frames
     error = np.square(made[0].astype(float) - clip[0]).mean()
     assert 10 * np.log10(255**2 / error) > 24

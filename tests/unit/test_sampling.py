@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,23 +11,23 @@ import torch
 from torch import Tensor
 
 from opensora_demo.errors import NumericsError
-from opensora_demo.sampling.conditions import apply_strategy, parse_strategy
+from opensora_demo.request.limits import ALL_RULES, Rule
+from opensora_demo.sampling.bends import APG_LIMIT, cfg_zero, limited, orthogonal_part, rescaled
 from opensora_demo.sampling.guidance import (
     ClassifierFree,
+    ImageRule,
     TextImage,
-    across,
-    cfg_zero,
     combine,
     flow_levels,
-    jumps,
+    guidance_changed,
+    image_rules,
     needed,
     oscillate,
-    rescaled,
 )
+from opensora_demo.sampling.mask_strategy import apply_strategy, parse_strategy
 from opensora_demo.sampling.rectified_flow import sample
 from opensora_demo.sampling.schedule import flow_times
 from opensora_demo.sampling.step import Prediction
-from opensora_demo.types import RULES, Rule
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 3.0])
@@ -63,13 +64,15 @@ def test_a_step_by_another_guidance_is_eulers() -> None:
     drift = [1.0, 5.0, 2.0, 7.0]
 
     def velocity(x: Tensor, t: float, index: int, mask: Tensor | None) -> Prediction:
-        return Prediction(guided=torch.full_like(x, drift[index]), jumps=(index == 2, False) if index else ())
+        return Prediction(
+            guided=torch.full_like(x, drift[index]), guidance_changed=(index == 2, False) if index else ()
+        )
 
     done = list(sample(velocity, torch.zeros(2, 1, 1, 1, 1), flow_times(4), order=2))
     moved = (done[2].x - done[1].x).flatten().tolist()
     assert moved == pytest.approx([-0.25 * drift[2], -0.25 * (1.5 * drift[2] - 0.5 * drift[1])])
     rule = ClassifierFree((4.0, 4.0), ("plain", "oscillating"))
-    assert [jumps(rule, i) for i in (0, 5, 11, 12)] == [(), (False, False), (False, True), (False, True)]
+    assert [guidance_changed(rule, i) for i in (0, 5, 11, 12)] == [(), (False, False), (False, True), (False, True)]
 
 
 def test_a_frame_that_starts_late_starts_with_eulers_step() -> None:
@@ -158,41 +161,91 @@ def test_branches_of_weight_zero_are_not_needed() -> None:
     assert torch.equal(combine([c, None], ClassifierFree((1.0,)).weights(0)), c)
 
 
-def test_text_and_image_guidance_is_the_formula_of_the_reference() -> None:
-    c, u, u2 = (torch.randn(1, 2, 3, 1, 1) for _ in range(3))
-    rule = TextImage(scales=(7.5,), rules=("oscillating",), image_scale=3.0, points=11, latent_frames=3)
-    for step in (0, 9, 10, 11):
-        text = oscillate(7.5, step)
-        image = torch.linspace(1, float(torch.linspace(3, 1, 11)[step]), 3) if step != 11 else torch.ones(3)
-        expected = u2 + image.view(1, 1, 3, 1, 1) * (u - u2) + text * (c - u)
-        if step < 11:
-            torch.testing.assert_close(combine([c, u, u2], rule.weights(step)), expected)
-        assert rule.effective(step) == (text,)
+def reference_scales(
+    step: int, steps: int, frames: int, *, text: bool, image: bool, spread: bool
+) -> tuple[float, list[float]]:
+    """Text scale 7.5 and image scale 3 of each latent frame at a step, as Open-Sora v2.0 opensora/utils/sampling.py
+    (I2VDenoiser.denoise) has them: three switches, none of which looks at another."""
+    rests = step >= 10 and step % 2 == 1
+    text_scale = 1.0 if text and rests else 7.5
+    image_scale = 1.0 if image and rests else 3.0
+    if not spread or image_scale <= 1:
+        return text_scale, [image_scale] * frames
+    upper = image_scale + (1 - image_scale) * step / steps
+    return text_scale, [1 + (upper - 1) * frame / (frames - 1) for frame in range(frames)]
+
+
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("text", [False, True])
+def test_text_and_image_guidance_is_the_formula_of_the_reference(text: bool, image: bool, spread: bool) -> None:
+    """Each of the eight ways in which 2.0's three switches can stand."""
+    steps, frames = 14, 3
+    c, u, u2 = (torch.randn(1, 2, frames, 1, 1) for _ in range(3))
+    rule = TextImage(
+        scales=(7.5,),
+        rules=("oscillating" if text else "plain",),
+        image_rules=(ImageRule(oscillating=image, spread=spread),),
+        image_scale=3.0,
+        points=steps + 1,
+        latent_frames=frames,
+    )
+    for step in range(steps):
+        s, i = reference_scales(step, steps, frames, text=text, image=image, spread=spread)
+        expected = u2 + torch.tensor(i).view(1, 1, frames, 1, 1) * (u - u2) + s * (c - u)
+        torch.testing.assert_close(combine([c, u, u2], rule.weights(step)), expected)
+        assert rule.effective(step) == (s,)
+
+
+def test_an_oscillating_row_of_the_demo_has_all_three_switches_on() -> None:
+    assert image_rules(("oscillating", "plain")) == (ImageRule(oscillating=True, spread=True), ImageRule())
+
+
+def test_an_image_scale_is_spread_down_to_its_low_value_only() -> None:
+    """1.3's `initial_image_scale`: at or below it the scale is the same for all latent frames."""
+    rule = TextImage(
+        scales=(7.0,),
+        rules=("plain",),
+        image_rules=(ImageRule(spread=True),),
+        image_scale=4.0,
+        points=5,
+        latent_frames=3,
+        image_low=2.0,
+    )
+    assert rule.image(0, 0).tolist() == [2, 3, 4]
+    assert rule.image(0, 4).tolist() == [2, 2, 2]
+    assert replace(rule, image_low=4.0).image(0, 0).tolist() == [4, 4, 4]
 
 
 def test_without_given_frames_two_branches_are_enough() -> None:
     c, u = torch.randn(1, 2, 3, 1, 1), torch.randn(1, 2, 3, 1, 1)
     two = ClassifierFree((4.0,), ("oscillating",))
-    three = TextImage(scales=(4.0,), rules=("oscillating",), image_scale=3.0, points=5)
+    rules: tuple[Rule, ...] = ("oscillating",)
+    three = TextImage(scales=(4.0,), rules=rules, image_rules=image_rules(rules), image_scale=3.0, points=5)
     torch.testing.assert_close(combine([c, u], two.weights(0)), combine([c, u, u], three.weights(0)))
 
 
 def test_oscillation_rests_at_every_other_step_after_the_tenth() -> None:
     assert [oscillate(7, i) for i in range(8, 14)] == [7, 7, 7, 1, 7, 1]
+    assert [oscillate(7, i, 3) for i in range(6)] == [7, 7, 7, 1, 7, 1]
+    early = ClassifierFree((7.0,), ("oscillating",), full_steps=3)
+    assert [early.effective(i) for i in (2, 3, 4)] == [(7,), (1,), (7,)]
 
 
 def guided(rule: Rule, scale: float, c: Tensor, u: Tensor, step: int = 0, t: float = 0.5) -> Tensor:
+    """With u for every other branch."""
     guidance = ClassifierFree((scale,), (rule,), flow_levels([t] * 20))
-    return guidance.guide((c, u), step, torch.randn_like(c), (1.0, -t))
+    branches = (c, *[u] * (guidance.weights(step).shape[1] - 1))
+    return guidance.guide(branches, step, torch.randn_like(c), (1.0, -t))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ALL_RULES)
 def test_at_scale_one_every_rule_is_the_prompt_alone(rule: Rule) -> None:
     c, u = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
     torch.testing.assert_close(guided(rule, 1.0, c, u), c)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ALL_RULES)
 def test_where_both_branches_agree_every_rule_is_their_prediction(rule: Rule) -> None:
     c = torch.randn(1, 2, 3, 4, 4)
     torch.testing.assert_close(guided(rule, 5.0, c, c), c)
@@ -215,15 +268,26 @@ def test_projected_guidance_does_not_change_the_length_along_the_estimate() -> N
     dot = ((moved - clean) * clean).sum((1, 2, 3, 4))
     torch.testing.assert_close(dot, torch.zeros(2), atol=1e-3, rtol=0)
     pull = -t * (c - u)
-    torch.testing.assert_close(moved[0] - clean[0], 4 * across(pull, clean)[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        moved[0] - clean[0], 4 * orthogonal_part(limited(pull, APG_LIMIT), clean)[0], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_limit_of_projected_guidance_is_the_same_for_every_size() -> None:
+    """The root mean square of a pull, however many values it has; a weaker one stays as it is."""
+    for size in ((2, 3, 4, 4), (4, 1, 128, 128)):
+        pull = torch.randn(1, *size)
+        assert float(limited(pull, 0.06).square().mean().sqrt()) == pytest.approx(0.06)
+        torch.testing.assert_close(limited(0.01 * pull, 0.06), 0.01 * pull)
 
 
 def test_the_momentum_of_projected_guidance_belongs_to_one_run() -> None:
     x, c, u = (torch.randn(1, 2, 3, 4, 4) for _ in range(3))
     rule = ClassifierFree((5.0,), ("apg",))
-    first, second, again = (rule.guide((c, u), step, x, (1.0, -0.5)) for step in (0, 1, 0))
+    first, second, again = (rule.guide((c, other), step, x, (1.0, -0.5)) for step, other in ((0, u), (1, x), (0, u)))
     assert torch.equal(first, again)
-    assert not torch.equal(first, second)
+    fresh = ClassifierFree((5.0,), ("apg",)).guide((c, x), 0, x, (1.0, -0.5))
+    assert not torch.allclose(second, fresh)
 
 
 def test_cfg_zero_takes_what_the_branches_share_from_the_null_branch() -> None:
@@ -234,15 +298,17 @@ def test_cfg_zero_takes_what_the_branches_share_from_the_null_branch() -> None:
     torch.testing.assert_close((rest * u).sum((1, 2, 3, 4)), torch.zeros(2), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ALL_RULES)
 def test_columns_with_different_rules_do_not_touch_each_other(rule: Rule) -> None:
     x, c, u = (torch.randn(3, 2, 3, 4, 4) for _ in range(3))
     levels = flow_levels([0.5, 0.5])
     together = ClassifierFree((4.0, 2.0, 4.0), ("plain", rule, "apg"), levels)
     alone = ClassifierFree((2.0,), (rule,), levels)
     for step in (0, 1):
-        both = together.guide((c, u), step, x, (1.0, -0.5))
-        torch.testing.assert_close(both[1:2], alone.guide((c[1:2], u[1:2]), step, x[1:2], (1.0, -0.5)))
+        branches = (c, *[u] * (together.weights(step).shape[1] - 1))
+        both = together.guide(branches, step, x, (1.0, -0.5))
+        own = alone.guide([branch[1:2] for branch in branches], step, x[1:2], (1.0, -0.5))
+        torch.testing.assert_close(both[1:2], own)
 
 
 def test_rescaling_restores_the_spread() -> None:

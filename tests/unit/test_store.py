@@ -20,73 +20,51 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.synthetic import paths, write_checkpoint
-from opensora_demo import store
-from opensora_demo.bundle import build_bundle
 from opensora_demo.catalog import MODELS, ModelSpec
-from opensora_demo.catalog.spec import HubFiles, HubWeights
+from opensora_demo.catalog.spec import HubFiles
 from opensora_demo.cli import main
 from opensora_demo.errors import Cancelled, WeightsError
-from opensora_demo.pipeline import run
-from opensora_demo.types import parse_request
+from opensora_demo.messages import render
+from opensora_demo.runtime.bundle import build_bundle
+from opensora_demo.weights import store
+from tests.unit.checkpoints import CPU, clip_of, options_of, published
 
-CPU = torch.device("cpu")
-
-
-def published(model: str) -> ModelSpec:
-    """A tiny model whose weights are where its published kin's are."""
-    kin = {"debug-1.0": "opensora-1.0-256", "debug-1.2": "opensora-1.2", "debug-2.0": "opensora-2.0"}[model]
-    tiny, weights = MODELS[model], MODELS[kin].weights
-    text = None if tiny.text is None else replace(tiny.text, vocabulary=256)
-    clip = None
-    if tiny.clip is not None:
-        clip = replace(
-            tiny.clip, vocabulary=256, **{k: getattr(MODELS[kin].clip, k) for k in ("bos", "eos", "pad", "unknown")}
-        )
-    return replace(tiny, weights=weights, text=text, clip=clip)
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty local folder, and a cache of the hub's that is empty too."""
-    monkeypatch.setenv("OPENSORA_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setenv("OPENSORA_CACHE", str(tmp_path / "embeddings"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    for name in ("OPENSORA_ALLOW_PICKLE", "OPENSORA_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "weights"
-
-
-def clip_of(spec: ModelSpec) -> np.ndarray:
-    request = parse_request({"prompt": "a ball", "steps": 2, "seed": 3}, model_id=spec.id, limits=spec.limits)
-    return run(build_bundle(spec, CPU), request).clips[0].frames
+def reason(spec: ModelSpec, weights: Path) -> str:
+    """Why it cannot run, in English."""
+    why = store.unavailable_reason(spec, options_of(weights))
+    assert why is not None
+    return render(why)
 
 
 @pytest.mark.parametrize("model", ["debug-1.0", "debug-1.2", "debug-2.0"])
 def test_published_files_load_and_run(model: str, weights: Path) -> None:
     """Published names, dtypes and tokenizers; the same from `weights/<repository>/` and from the layout of ./ckpts."""
     spec = published(model)
-    assert isinstance(spec.weights, HubWeights)
-    why = store.why_not(spec)
+    assert spec.published
+    why = reason(spec, weights)
     assert why.startswith(f"{spec.id} lacks its transformer (hpcai-tech/")
     assert why.endswith(f"python -m opensora_demo download {spec.id}")
     write_checkpoint(spec, weights)
-    assert store.why_not(spec) == ""
-    first = clip_of(spec)
+    assert store.unavailable_reason(spec, options_of(weights)) is None
+    first = clip_of(spec, options_of(weights))
     assert first.std() > 1
-    (file,) = paths(spec.weights.network[0], weights)
+    (file,) = paths(spec.published.network[0], weights)
     if file.name != "model.safetensors":  # a name of its own
         file.rename(weights / file.name)
-        assert np.array_equal(clip_of(spec), first)
+        assert np.array_equal(clip_of(spec, options_of(weights)), first)
     else:
         file.rename(weights / file.name)  # could be anybody's
-        assert "lacks its transformer" in store.why_not(spec)
+        assert "lacks its transformer" in reason(spec, weights)
 
 
 def test_files_in_the_hubs_cache_are_found(weights: Path, tmp_path: Path) -> None:
     spec = published("debug-1.2")
-    assert isinstance(spec.weights, HubWeights)
+    assert spec.published
     write_checkpoint(spec, weights)
-    place = spec.weights.codec[0]
+    place = spec.published.codec[0]
     commit = place.revision
     folder = tmp_path / "cache" / f"models--{place.repo.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
@@ -94,41 +72,41 @@ def test_files_in_the_hubs_cache_are_found(weights: Path, tmp_path: Path) -> Non
     (folder / "snapshots" / commit).mkdir(parents=True)
     (file,) = paths(place, weights)
     file.rename(folder / "snapshots" / commit / file.name)
-    assert store.locate(spec)["codec"] == (folder / "snapshots" / commit / file.name,)
+    assert store.locate(spec, options_of(weights))["codec"] == (folder / "snapshots" / commit / file.name,)
 
 
-def test_a_pickle_is_opened_only_where_it_is_allowed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_opened_only_where_it_is_allowed(weights: Path) -> None:
     spec = published("debug-1.0")
-    assert isinstance(spec.weights, HubWeights)
+    assert spec.published
     write_checkpoint(spec, weights)
-    wanted = clip_of(spec)
-    (file,) = paths(spec.weights.network[0], weights)
+    wanted = clip_of(spec, options_of(weights))
+    (file,) = paths(spec.published.network[0], weights)
     state = {f"module.{name}": value for name, value in load_file(file).items()}
     file.unlink()
     old = weights / "OpenSora-v1-HQ-16x256x256.pth"
     torch.save({"ema": state, "step": 7}, old)
     with pytest.raises(WeightsError, match=r"OpenSora-v1-HQ-16x256x256\.pth is there, but a pickle: --allow-pickle"):
-        build_bundle(spec, CPU)
-    monkeypatch.setenv("OPENSORA_ALLOW_PICKLE", "1")
-    assert np.array_equal(clip_of(spec), wanted)
+        build_bundle(spec, CPU, options_of(weights))
+    allowed = options_of(weights, allow_pickle=True)
+    assert np.array_equal(clip_of(spec, allowed), wanted)
     torch.save({"ema": state, "run": Event}, old)  # code in it
-    with pytest.raises(WeightsError, match=r"OpenSora-v1-HQ-16x256x256\.pth is no pickle of tensors"):
-        build_bundle(spec, CPU)
+    with pytest.raises(WeightsError, match=r"OpenSora-v1-HQ-16x256x256\.pth holds more than tensors"):
+        build_bundle(spec, CPU, allowed)
 
 
 def test_half_precision_becomes_bfloat16(weights: Path) -> None:
     """As stored on a CPU; but T5 does not fit into float16's range."""
     spec = published("debug-1.2")
-    assert isinstance(spec.weights, HubWeights)
+    assert spec.published
     write_checkpoint(spec, weights)
-    bundle = build_bundle(spec, CPU)
+    bundle = build_bundle(spec, CPU, options_of(weights))
     assert next(bundle.family.network.parameters()).dtype == torch.float32  # type: ignore[attr-defined]
     assert next(bundle.family.text.encoder.parameters()).dtype == torch.bfloat16  # type: ignore[attr-defined]
-    (file,) = paths(spec.weights.text[0], weights)
+    (file,) = paths(spec.published.text[0], weights)
     state = {name: value.half() for name, value in load_file(file).items()}
     state["encoder.embed_tokens.weight"] = state["shared.weight"].clone()  # both names, as one publisher has them
     save_file(state, file)
-    bundle = build_bundle(spec, CPU)
+    bundle = build_bundle(spec, CPU, options_of(weights))
     assert next(bundle.family.text.encoder.parameters()).dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 
@@ -143,6 +121,7 @@ class Hub:
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> status, X-Error-Code
     break_after: int | None = None  # bytes of a body, once
+    in_git: bool = False  # small files are, and have git's names for tags
     ranges: bool = True
     url: str = ""
 
@@ -180,7 +159,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
                 first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
             self.send_response(206 if first else 200)
             self.send_header("X-Repo-Commit", "c" * 40)
-            self.send_header("ETag", '"' + hashlib.sha256(data).hexdigest() + '"')
+            tag = hashlib.sha1(b"blob %d\0" % len(data) + data) if hub.in_git else hashlib.sha256(data)
+            self.send_header("ETag", f'"{tag.hexdigest()}"')
             self.send_header("Content-Length", str(len(data) - first))
             self.end_headers()
             if body and hub.break_after is not None:
@@ -208,26 +188,26 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def spec(weights: Path, hub: Hub) -> ModelSpec:
     """A published model whose transformer is on the hub, the rest is here."""
     found = published("debug-1.2")
-    assert isinstance(found.weights, HubWeights)
+    assert found.published
     write_checkpoint(found, weights)
-    (file,) = paths(found.weights.network[0], weights)
-    hub.files[f"{found.weights.network[0].repo}/model.safetensors"] = file.read_bytes()
+    (file,) = paths(found.published.network[0], weights)
+    hub.files[f"{found.published.network[0].repo}/model.safetensors"] = file.read_bytes()
     file.unlink()
     return found
 
 
 def transformer(spec: ModelSpec, weights: Path) -> Path:
-    assert isinstance(spec.weights, HubWeights)
-    return paths(spec.weights.network[0], weights)[0]
+    assert spec.published
+    return paths(spec.published.network[0], weights)[0]
 
 
 def test_what_is_missing_is_fetched(spec: ModelSpec, weights: Path, hub: Hub) -> None:
-    news = list(store.download(spec))
+    news = list(store.download(spec, options_of(weights)))
     assert [n.file for n in news][-1] == "model.safetensors"
     assert news[-1].done_bytes == news[-1].total_bytes == transformer(spec, weights).stat().st_size
     assert [n.done_bytes for n in news] == sorted(n.done_bytes for n in news)
-    assert clip_of(spec).std() > 1
-    assert list(store.download(spec)) == []
+    assert clip_of(spec, options_of(weights)).std() > 1
+    assert list(store.download(spec, options_of(weights))) == []
     assert not list(weights.rglob("*.part"))
     assert {path for _, path, _ in hub.asked} == {"hpcai-tech/OpenSora-STDiT-v3/model.safetensors"}
 
@@ -239,12 +219,12 @@ def test_a_broken_download_goes_on_where_it_stopped(spec: ModelSpec, weights: Pa
     with pytest.raises(
         WeightsError, match=r"OpenSora-STDiT-v3/model\.safetensors: the hub cannot be reached|came with"
     ):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
     part = transformer(spec, weights).with_name("model.safetensors.part")
     here = part.stat().st_size
     assert 0 < here < len(data)
-    assert "lacks its transformer" in store.why_not(spec)  # half a file is none
-    news = list(store.download(spec))
+    assert "lacks its transformer" in reason(spec, weights)  # half a file is none
+    news = list(store.download(spec, options_of(weights)))
     assert news[0].done_bytes == here
     assert [asked for asked in hub.asked if asked[2]] == [
         ("GET", asked[1], f"bytes={here}-") for asked in hub.asked[-1:]
@@ -256,9 +236,9 @@ def test_a_file_that_changed_meanwhile_begins_anew(spec: ModelSpec, weights: Pat
     (name,) = hub.files
     hub.break_after = 1000
     with pytest.raises(WeightsError):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
     hub.files[name] = hub.files[name][:-1] + b"?"
-    list(store.download(spec))
+    list(store.download(spec, options_of(weights)))
     assert transformer(spec, weights).read_bytes() == hub.files[name]
     assert not any(asked[2] for asked in hub.asked)
 
@@ -266,18 +246,36 @@ def test_a_file_that_changed_meanwhile_begins_anew(spec: ModelSpec, weights: Pat
 def test_damage_is_noticed(spec: ModelSpec, weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: hashlib.sha256(b"another"))
     with pytest.raises(WeightsError, match="came damaged"):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
     assert not transformer(spec, weights).exists()
     assert not list(weights.rglob("*.part"))
 
 
-def test_one_download_at_a_time(spec: ModelSpec, hub: Hub) -> None:
-    going = store.download(spec)
+def test_damage_of_a_small_file_is_noticed(
+    spec: ModelSpec, weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no SHA-256 on the hub, but a name in git."""
+    hub.in_git = True
+    list(store.download(spec, options_of(weights)))
+    file = transformer(spec, weights)
+    about = json.loads(file.with_name(file.name + ".json").read_text())
+    assert len(about["git_sha1"]) == 40
+    file.unlink()
+    (data,) = hub.files.values()
+    file.with_name(file.name + ".part").write_bytes(b"?" + data[1:9000])  # what an earlier download left, spoilt
+    with pytest.raises(WeightsError, match="came damaged"):
+        list(store.download(spec, options_of(weights)))
+    list(store.download(spec, options_of(weights)))
+    assert file.read_bytes() == data
+
+
+def test_one_download_at_a_time(spec: ModelSpec, weights: Path, hub: Hub) -> None:
+    going = store.download(spec, options_of(weights))
     next(going)
     with pytest.raises(WeightsError, match="another download is going on here"):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
     going.close()  # type: ignore[attr-defined]
-    list(store.download(spec))
+    list(store.download(spec, options_of(weights)))
 
 
 def test_two_processes_do_not_write_one_file(spec: ModelSpec, weights: Path, hub: Hub) -> None:
@@ -294,22 +292,22 @@ sys.stdin.read()
         assert process.stdout is not None
         assert process.stdout.readline() == "mine\n"
         with pytest.raises(WeightsError, match="another download is going on here"):
-            list(store.download(spec))
+            list(store.download(spec, options_of(weights)))
         process.kill()  # it takes its lock with it
-    list(store.download(spec))
-    assert store.why_not(spec) == ""
+    list(store.download(spec, options_of(weights)))
+    assert store.unavailable_reason(spec, options_of(weights)) is None
 
 
 def test_of_several_files_only_the_missing_come(spec: ModelSpec, weights: Path, hub: Hub) -> None:
-    assert isinstance(spec.weights, HubWeights)
-    (place,) = spec.weights.network
+    assert spec.published
+    (place,) = spec.published.network
     shards = replace(place, files=("a.safetensors", "b.safetensors"))
-    several = replace(spec, weights=replace(spec.weights, network=(shards,)))
+    several = replace(spec, weights=replace(spec.published, network=(shards,)))
     hub.files |= {f"{place.repo}/{name}": name.encode() * 9 for name in shards.files}
-    list(store.download(several))
+    list(store.download(several, options_of(weights)))
     (weights / place.repo.split("/")[1] / "b.safetensors").unlink()
     hub.asked.clear()
-    news = list(store.download(several))
+    news = list(store.download(several, options_of(weights)))
     assert [path for verb, path, _ in hub.asked if verb == "GET"] == [f"{place.repo}/b.safetensors"]
     assert news[-1].done_bytes == news[-1].total_bytes
 
@@ -322,10 +320,10 @@ def test_stopping_keeps_what_has_come(spec: ModelSpec, weights: Path, hub: Hub) 
             stop.set()
 
     with pytest.raises(Cancelled, match="the next one goes on from here"):
-        deque(map(stop_early, store.download(spec, stop)))
+        deque(map(stop_early, store.download(spec, options_of(weights), stop)))
     assert transformer(spec, weights).with_name("model.safetensors.part").stat().st_size > 8000
-    list(store.download(spec))
-    assert store.why_not(spec) == ""
+    list(store.download(spec, options_of(weights)))
+    assert store.unavailable_reason(spec, options_of(weights)) is None
 
 
 @pytest.mark.parametrize(
@@ -339,16 +337,17 @@ def test_stopping_keeps_what_has_come(spec: ModelSpec, weights: Path, hub: Hub) 
         (500, "", "the hub answers|cannot be reached"),
     ],
 )
-def test_refusals_have_a_sentence(spec: ModelSpec, hub: Hub, status: int, code: str, sentence: str) -> None:
+def test_refusals_have_a_sentence(
+    spec: ModelSpec, weights: Path, hub: Hub, status: int, code: str, sentence: str
+) -> None:
     hub.refuse = dict.fromkeys(hub.files, (status, code))
     with pytest.raises(WeightsError, match=rf"OpenSora-STDiT-v3/model\.safetensors.*({sentence})"):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
 
 
-def test_offline_asks_nobody(spec: ModelSpec, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENSORA_OFFLINE", "1")
+def test_offline_asks_nobody(spec: ModelSpec, weights: Path, hub: Hub) -> None:
     with pytest.raises(WeightsError, match="the hub is not asked"):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights, offline=True)))
     assert hub.asked == []
 
 
@@ -356,10 +355,8 @@ def test_the_command_line_fetches_and_says_where(
     spec: ModelSpec, weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(MODELS, spec.id, spec)
-    monkeypatch.setattr(store.os, "environ", dict(store.os.environ))  # the flags below are kept in it
     assert main(["download", spec.id, "--offline"]) == 2
     assert f"{spec.id} lacks 1 of its files, and the hub is not asked (offline)" in capsys.readouterr().err
-    del store.os.environ["OPENSORA_OFFLINE"]
     assert main(["download", spec.id]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["files"]["transformer"] == [str(transformer(spec, weights))]
@@ -367,20 +364,72 @@ def test_the_command_line_fetches_and_says_where(
     assert f"{spec.id} is complete" in captured.err
 
 
+@pytest.mark.parametrize(("answer", "argv", "fetched"), [("n", [], False), ("", [], True), ("n", ["--yes"], True)])
+def test_at_a_terminal_gigabytes_are_confirmed(
+    spec: ModelSpec,
+    weights: Path,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    argv: list[str],
+    fetched: bool,
+) -> None:
+    monkeypatch.setitem(MODELS, spec.id, spec)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    assert main(["download", spec.id, *argv]) == 0
+    assert f"to fetch into {weights}, which has room for" in capsys.readouterr().err
+    assert transformer(spec, weights).is_file() == fetched
+
+
+def test_sizes_of_published_files_are_those_of_their_tensors() -> None:
+    """As the recorded manifests count them; T5 and CLIP, which have none, are named for all models alike."""
+    recorded = json.loads((ROOT / "tests" / "reference" / "manifests" / "meta.json").read_text())
+    for model, manifest, number in (
+        ("opensora-1.0-256", "v10_stdit_xl2_16x256x256", 4),
+        ("opensora-1.0-512", "v10_stdit_xl2_16x512x512", 4),
+        ("opensora-1.1", "v11_stdit2_xl2", 4),
+        ("opensora-1.2", "v12_stdit3_xl2", 4),
+        ("opensora-1.3", "v13_stdit3_xl2", 4),
+        ("opensora-2.0", "v20_mmdit_11b", 2),
+        ("opensora-2.0-dcae", "v20_mmdit_11b_dcae", 2),
+    ):
+        places = MODELS[model].published
+        assert places is not None
+        assert places.network[0].size_bytes == pytest.approx(
+            number * recorded[manifest]["num_state_elements"], rel=0.01
+        )
+        assert all(place[0].size_bytes > 0 for place in places.parts().values())
+    for model, manifest, number in (
+        ("opensora-1.2", "v12_vae_pipeline", 4),
+        ("opensora-1.3", "v13_vae", 2),
+        ("opensora-2.0", "v20_hunyuan_vae", 2),
+        ("opensora-2.0-dcae", "v20_dcae_f32t4c128", 2),
+    ):
+        places = MODELS[model].published
+        assert places is not None
+        assert places.codec[0].size_bytes == pytest.approx(number * recorded[manifest]["num_state_elements"], rel=0.01)
+    places = MODELS["opensora-2.0"].published
+    assert places is not None
+    both = [place[0].size_bytes for place in places.parts().values()]
+    assert store.download_bytes(MODELS["opensora-2.0"], options_of(Path("nowhere"))) == sum(both)
+
+
 def test_a_full_disk_is_noticed_before(
     spec: ModelSpec, weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(WeightsError, match=r"has room for 0\.0 GB; set OPENSORA_WEIGHTS"):
-        list(store.download(spec))
+        list(store.download(spec, options_of(weights)))
     assert [method for method, _, _ in hub.asked] == ["HEAD"]
 
 
 def test_every_published_part_has_a_place_to_download_it_from() -> None:
     for spec in MODELS.values():
-        if isinstance(spec.weights, HubWeights):
-            for part, places in spec.weights.parts().items():
+        if spec.published:
+            for part, places in spec.published.parts().items():
                 assert not places[0].files[0].endswith(store.PICKLES), (spec.id, part)
                 assert all(place.revision == "main" or len(place.revision) == 40 for place in places)
                 assert len({place.repo for place in places} | {place.files for place in places}) > 1
-            assert isinstance(spec.weights.network[0], HubFiles)
+            assert isinstance(spec.published.network[0], HubFiles)

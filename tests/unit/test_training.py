@@ -13,24 +13,47 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from opensora_demo.bundle import build_codec
 from opensora_demo.catalog import ModelSpec
-from opensora_demo.catalog.nano import CODEC, NANO, NANO_DIT, NANO_MMDIT, NETWORK, TEXT
+from opensora_demo.catalog.nano import (
+    CODEC,
+    NANO,
+    NANO_CLASS,
+    NANO_CONCAT,
+    NANO_DIT,
+    NANO_MMDIT,
+    NANO_REPLACED,
+    NETWORK,
+    TEXT,
+)
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
+from opensora_demo.codecs.scaling import latent_std
 from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.evaluation.adherence import format_table, held_out_prompts, reader_table, score
+from opensora_demo.families.adapters.dit import DiTAdapter
+from opensora_demo.families.base import ConditioningFrames
+from opensora_demo.families.dit import DiTFamily
+from opensora_demo.models.dit import DiT
+from opensora_demo.request.parse import parse_request
+from opensora_demo.runtime.bundle import build_codec
+from opensora_demo.text.labels import LabelEncoder
+from opensora_demo.toy import captions_zh
+from opensora_demo.toy.captions import SHAPE_WORDS, build_tokenizer
+from opensora_demo.toy.reader import ATTRIBUTES, halves, load_reader, read_clips
+from opensora_demo.toy.worlds import SHAPES, Scene, path, render, sample_scene
+from opensora_demo.training import __main__ as command
 from opensora_demo.training import pool
-from opensora_demo.training.adherence import format_table, held_out_prompts, reader_table, score
-from opensora_demo.training.captions import build_tokenizer
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import LoopConfig, learning_rate, load_ema, train
 from opensora_demo.training.muon import Muon, orthogonalise
-from opensora_demo.training.reader import ATTRIBUTES, halves, load_reader, read_clips
+from opensora_demo.training.precision import half_precision
 from opensora_demo.training.recipes import RECIPES
 from opensora_demo.training.train_network import (
     Batch,
     DiTJob,
+    LabelJob,
     MMDiTJob,
     NetworkJob,
+    Objective,
     Started,
     STDiT3Job,
     TextToVideo,
@@ -38,9 +61,9 @@ from opensora_demo.training.train_network import (
     read_words,
 )
 from opensora_demo.training.train_network import grow as grow_network
-from opensora_demo.training.train_vae import DcAeJob, VaeJob, crop_clips
+from opensora_demo.training.train_vae import DcAeJob, VaeJob, crop_clips, draw_clips
 from opensora_demo.training.train_vae import grow as grow_vae
-from opensora_demo.training.worlds import Scene, path, render, sample_scene
+from opensora_demo.weights.store import ASSETS
 
 
 class LineJob:
@@ -80,7 +103,7 @@ def test_muon_takes_matrices_and_leaves_the_rest_to_adamw() -> None:
 
 
 def test_learning_rate_rises_holds_drops_and_falls() -> None:
-    cfg = config(Path("."), steps=100, cooldown=20, warmup=10, lr=1.0, drops=((50, 0.5),))
+    cfg = config(Path(), steps=100, cooldown=20, warmup=10, lr=1.0, drops=((50, 0.5),))
     assert learning_rate(cfg, 0) == pytest.approx(0.1)
     assert learning_rate(cfg, 30) == 1.0
     assert learning_rate(cfg, 60) == 0.5
@@ -131,16 +154,18 @@ def test_two_workers_agree(tmp_path: Path) -> None:
     assert curve[-1] < 0.5 * curve[0]
 
 
+@pytest.mark.slow
 def test_the_reader_reads_rendered_clips() -> None:
-    own = reader_table(load_reader(), 512)
+    own = reader_table(load_reader(), 64)
     for name in ATTRIBUTES:
-        assert own[name] >= 0.985, own
+        assert own[name] >= 0.98, own
 
 
+@pytest.mark.slow
 def test_the_reader_reads_two_objects() -> None:
-    own = reader_table(load_reader(), 256, pairs=1.0)
+    own = reader_table(load_reader(), 32, pairs=1.0)
     for name in (*ATTRIBUTES, "arrangement"):
-        assert own[name] >= 0.97, own
+        assert own[name] >= 0.96, own
 
 
 def test_halves_share_the_frame() -> None:
@@ -206,7 +231,50 @@ def test_training_the_decoder_leaves_the_latents_alone() -> None:
     loss.backward()
     trained = {name for name, p in job.model.named_parameters() if p.grad is not None}
     assert trained
-    assert all("decoder" in name or "post_quant" in name for name in trained)
+    assert all(any(part in name for part in ("decoder", "post_quant", "refine")) for name in trained)
+
+
+def test_a_pool_of_a_larger_decoder_is_the_same_pool(tmp_path: Path) -> None:
+    """Latents do not depend on what decodes them."""
+    files = (tmp_path / "small.safetensors",), (tmp_path / "large.safetensors",)
+    small = VideoVAE(CODEC)
+    large = VideoVAE(replace(CODEC, image=replace(CODEC.image, decoder_layers=3)))
+    grow_vae(large, small.state_dict())
+    for (file,), codec in zip(files, (small, large), strict=True):
+        save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, file)
+    assert pool.fingerprint(files[0]) == pool.fingerprint(files[1])
+    with torch.no_grad():
+        next(large.temporal_vae.encoder.parameters()).add_(1)
+    save_file({k: v.contiguous() for k, v in large.state_dict().items()}, files[1][0])
+    assert pool.fingerprint(files[0]) != pool.fingerprint(files[1])
+
+
+def test_a_decoder_learns_from_a_pool_of_the_latents_that_stay(tmp_path: Path) -> None:
+    """Only the frames that are compared are drawn."""
+    scenes = [sample_scene(np.random.default_rng(i), pairs=1.0) for i in range(2)]
+    (tmp_path / "0000.json").write_text(json.dumps([asdict(s) for s in scenes]))
+    np.save(tmp_path / "0000.npy", np.random.default_rng(0).normal(size=(2, 16, 5, 8, 8)).astype(np.float16))
+    config = replace(CODEC, image=replace(CODEC.image, upscale=2, refine=8))
+    job = VaeJob(config, 0, 0, decoder_only=True, batch=1, decoded_frames=2, pool=tmp_path)
+    loss, metrics = job.loss(np.random.default_rng(0), torch.Generator().manual_seed(0), 0)
+    loss.backward()
+    assert 0 < metrics["psnr"] < 30
+    trained = {name for name, p in job.model.named_parameters() if p.grad is not None}
+    assert any(".refine." in name for name in trained)
+    assert not any("encoder" in name or ".quant_conv" in name for name in trained)
+
+
+def test_training_a_larger_decoder_makes_pictures_of_its_size() -> None:
+    config = replace(CODEC, image=replace(CODEC.image, upscale=2, refine=8))
+    job = VaeJob(config, 0, 0, decoder_only=True, batch=1, decoded_frames=1)
+    video, mask = job.clips(np.random.default_rng(0), 1)
+    assert video.shape == (1, 3, 17, 128, 128)
+    assert mask.shape == (1, 1, 17, 128, 128)
+    loss, _ = job.loss(np.random.default_rng(0), torch.Generator().manual_seed(0), 0)
+    loss.backward()
+    trained = {name for name, p in job.model.named_parameters() if p.grad is not None}
+    assert any(".refine." in name for name in trained)
+    assert not any("encoder" in name or ".quant_conv" in name for name in trained)
 
 
 def test_embeddings_go_with_their_words(tmp_path: Path) -> None:
@@ -256,7 +324,14 @@ def tiny_job(spec: ModelSpec, kind: type[NetworkJob], folder: Path, **changes: o
     return kind(spec, folder / "tokenizer.json", folder, zero, one, batch=3, lone=lone, **changes)  # type: ignore[arg-type]
 
 
-KINDS = ((NANO, STDiT3Job), (NANO_DIT, DiTJob), (NANO_MMDIT, MMDiTJob))
+KINDS = (
+    (NANO, STDiT3Job),
+    (NANO_CONCAT, STDiT3Job),
+    (NANO_REPLACED, STDiT3Job),
+    (NANO_DIT, DiTJob),
+    (NANO_CLASS, LabelJob),
+    (NANO_MMDIT, MMDiTJob),
+)
 
 
 @pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
@@ -273,6 +348,57 @@ def test_every_part_of_a_network_learns(spec: ModelSpec, kind: type[NetworkJob],
     assert still == []
 
 
+@pytest.mark.parametrize(("spec", "kind"), [KINDS[0], KINDS[3]], ids=lambda x: getattr(x, "id", ""))
+def test_checkpointing_gives_the_same_gradients_for_less_memory(
+    spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path
+) -> None:
+    grads, held = [], []
+    spec = replace(spec, network=replace(spec.network, depth=2, width=64))  # type: ignore[type-var]
+    for checkpointing in (False, True):
+        job = tiny_job(spec, kind, tmp_path, objective=Objective(rooms=0.1), checkpointing=checkpointing)
+        for p in job.model.parameters():
+            p.data += 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+        kept: dict[int, int] = {}  # bytes of each tensor that autograd keeps for the way back
+
+        def keep(x: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss, _ = job.loss(np.random.default_rng(0), torch.Generator().manual_seed(0), 0)
+        held.append(sum(kept.values()))
+        loss.backward()
+        grads.append({name: p.grad for name, p in job.model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
+    assert held[1] < 0.85 * held[0]
+
+
+@pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
+def test_a_network_that_is_to_be_trained_starts_at_zero(
+    spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs initialise the network they build: its output is exactly zero before the first step."""
+    job = tiny_job(spec, kind, tmp_path)
+    said: list[Tensor] = []
+    job.model.dit.register_forward_hook(lambda module, args, output: said.append(output))
+    job.loss(np.random.default_rng(0), torch.Generator().manual_seed(0), 0)
+    assert len(said) == 1
+    assert bool((said[0] == 0).all())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_labels_are_dropped_in_their_share(share: float, tmp_path: Path) -> None:
+    job = tiny_job(NANO_CLASS, LabelJob, tmp_path, caption_dropout=share)
+    assert isinstance(job, LabelJob)
+    job.batch = 1000
+    batch = job.draw(np.random.default_rng(0), torch.Generator().manual_seed(0), short=False)
+    none = job.condition(batch) == len(NANO_CLASS.labels)
+    assert torch.equal(none, batch.dropped)
+    assert float(none.float().mean()) == pytest.approx(share, abs=0.05 if 0 < share < 1 else 0)
+
+
 @pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
 def test_a_network_that_is_right_has_no_loss(
     spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -286,7 +412,7 @@ def test_a_network_that_is_right_has_no_loss(
     def right(x: Tensor, *args: object, **named: object) -> Tensor:
         batch = seen[-1]
         x0 = batch.x0.clone()
-        if kind is DiTJob:  # the noise, and the smallest variance
+        if issubclass(kind, DiTJob):  # the noise, and the smallest variance
             return torch.cat([batch.noise, -torch.ones_like(batch.noise)], dim=1)
         if kind is MMDiTJob:
             assert batch.lone is not None
@@ -301,6 +427,7 @@ def test_a_network_that_is_right_has_no_loss(
     assert float(loss) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_a_dc_ae_lowers_its_loss() -> None:
     config = replace(NANO_MMDIT.codec, widths=(16, 32, 64), latent_channels=16)  # type: ignore[type-var]
     job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.2, whole_share=0.2, given_share=0.5)  # type: ignore[arg-type]
@@ -335,8 +462,22 @@ def test_lone_frames_come_first_where_a_codec_is_not_causal() -> None:
     video = torch.rand(1, 3, 8, 64, 64) * 2 - 1
     latents = pool.raw_latents(codec, video)
     assert latents.shape[2] == 1 + 2
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.inference_mode(), half_precision("cpu"):
         torch.testing.assert_close(latents[:, :, :1], codec.encoder(video[:, :, 3:4]).float())
+
+
+def test_the_factor_of_the_shipped_dc_ae_is_the_spread_of_its_latents() -> None:
+    """The literal of the catalog, against what the weights say of a few of the clips that the export measures on."""
+    codec = pool.load_codec(NANO_MMDIT.codec, (ASSETS / "nano-mmdit" / "dc-ae.safetensors",))
+    assert isinstance(codec, DcAe)
+    video, _ = draw_clips(np.random.default_rng(7), 4, 16, size_px=128)
+    latents = pool.raw_latents(codec, video)[:, :, 1:]
+    assert codec.cfg.scaling_factor == pytest.approx(latent_std(latents), rel=0.1)
+    shift, scale = pool.normalisation(codec, latents.numpy())
+    assert (float(shift), float(scale)) == (0.0, pytest.approx(codec.cfg.scaling_factor))
+    codec.cfg = replace(codec.cfg, scaling_factor=0.18215)
+    with pytest.raises(ValueError, match="looks like a multiplier"):
+        pool.normalisation(codec, latents.numpy())
 
 
 def test_evaluation_prompts_are_the_same_every_time() -> None:
@@ -360,7 +501,7 @@ def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.Monk
     torch.manual_seed(0)
     weights = (tmp_path / "vae.safetensors",)
     save_file(VideoVAE(CODEC).state_dict(), weights[0])
-    cfg = pool.PoolConfig(codec=CODEC, frames=17, size_px=64, seed=1, pairs=0.0)
+    cfg = pool.PoolConfig(codec=CODEC, frames=17, size_px=128, seed=1, pairs=0.0)
     pool.build_pool(cfg, weights, tmp_path / "pool", shards=1, workers=0)
     latents, scenes = pool.load_pool(tmp_path / "pool")
     assert latents.shape == (2, 16, 5, 8, 8)
@@ -379,5 +520,83 @@ def test_a_pool_knows_which_vae_made_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_recipe_makes_its_model(name: str) -> None:
     recipe = RECIPES[name]
     assert recipe.spec.id == name
-    assert recipe.stages[-3:] == ("dit", "export", "measure") or "reader" in recipe.stages
+    ends = [stage for stage in recipe.stages if stage in ("export", "preview", "measure")]
+    assert ends == (["export", "preview", "measure"] if recipe.own_codec else ["export", "measure"])
+    assert {"dit", "pool"} <= set(recipe.stages)
     assert (recipe.vae is not None) == recipe.own_codec
+
+
+def test_runs_are_kept_in_the_same_cache_as_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Begun(Exception):
+        pass
+
+    def begin(*_: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr(command, "build_tokenizer", begin)
+    monkeypatch.setattr("sys.argv", ["training", "nano", "--out", str(tmp_path / "out")])
+    for name, folder in (("OPENSORA_CACHE", tmp_path / "a"), ("XDG_CACHE_HOME", tmp_path / "b")):
+        monkeypatch.delenv("OPENSORA_CACHE", raising=False)
+        monkeypatch.setenv(name, str(folder))
+        with pytest.raises(Begun):
+            command.main()
+    assert (tmp_path / "a" / "nano").is_dir()
+    assert (tmp_path / "b" / "opensora-demo" / "nano").is_dir()
+
+
+def test_labels_are_the_shapes_of_clips(tmp_path: Path) -> None:
+    job = tiny_job(NANO_CLASS, LabelJob, tmp_path, caption_dropout=0.0)
+    assert isinstance(job, LabelJob)
+    batch = job.draw(np.random.default_rng(0), torch.Generator().manual_seed(0), short=False)
+    labels = job.condition(batch)
+    assert [NANO_CLASS.labels[i][0] for i in labels.tolist()] == [s.shape for s in batch.scenes]
+    dropped = replace(batch, dropped=torch.tensor([True, False, True]))
+    assert job.condition(dropped).tolist() == [7, labels[1], 7]
+
+
+def test_a_prompt_names_a_class() -> None:
+    encoder = LabelEncoder(dict(NANO_CLASS.labels))
+    found = encoder(
+        ["a red Star in the sky", "two cubes", "nothing of the kind", "", "一個紅色的三角形", "the ‘ring’s’"]
+    )
+    assert found.pooled.tolist() == [3, 1, 7, 7, 2, 5]
+    assert found.unknown == (
+        ("red", "in", "sky"), ("two",), ("nothing", "of", "kind"), (), ("紅色的",), ()
+    )  # fmt: skip
+    network = DiT(replace(NANO_CLASS.network, width=32, depth=1, heads=2))  # type: ignore[type-var]
+    family = DiTFamily(encoder, DiTAdapter(network), NANO_CLASS.sampler)  # type: ignore[arg-type]
+    raw = {"prompt": "a ring", "seed": 1}
+    request = parse_request(raw, model_id=NANO_CLASS.id, limits=NANO_CLASS.limits)
+    condition = family.condition(request, ConditioningFrames(), (5, 8, 8))
+    assert condition.y.tolist() == [5, 7]
+
+
+def test_every_shape_has_a_label_that_its_captions_use() -> None:
+    assert [name for name, _ in NANO_CLASS.labels] == list(SHAPES)
+    traditional = ["圓球", "球體", "方塊", "愛心", "圓環", "環", "鑽石", "寶石"]
+    for name, words in NANO_CLASS.labels:
+        assert set(words) <= {*SHAPE_WORDS[name], *captions_zh.SHAPES[name], *traditional}
+
+
+def test_siblings_differ_in_their_conditioning_alone() -> None:
+    specs = [RECIPES[name].spec for name in ("nano-cross", "nano-concat", "nano-replaced")]
+    networks = [replace(spec.network, conditioning="cross-attention") for spec in specs]  # type: ignore[type-var]
+    assert networks[0] == networks[1] == networks[2]
+    assert len({spec.network.conditioning for spec in specs}) == 3  # type: ignore[union-attr]
+    assert [spec.text_mode for spec in specs] == ["cross-attention", "token concatenation", "cross-attention"]
+    assert len({repr(replace(RECIPES[spec.id], spec=NANO)) for spec in specs}) == 1
+
+
+def test_a_command_repeats_what_was_typed() -> None:
+    parser = command.command_line()
+
+    def said(*typed: str) -> str:
+        args = parser.parse_args([*typed, "--workers", "2"])
+        return command.command_of(args, command.dit_numbers(RECIPES[args.model], args))
+
+    start = "python -m opensora_demo.training nano --seed 1 --workers 2"
+    assert said("nano") == f"{start} --steps 9600 --cooldown 3200"
+    assert said("nano", "--steps", "10", "--lr", "0.002") == f"{start} --steps 10 --cooldown 3200 --lr 0.002"
+    assert said("nano", "--cpu-minutes", "7.5", "--start", "x") == f"{start} --cpu-minutes 7.5 --start FOLDER"
+    numbers = command.dit_numbers(RECIPES["nano"], parser.parse_args(["nano", "--cpu-minutes", "2", "--batch", "8"]))
+    assert (numbers.budget_s, numbers.batch, numbers.lr) == (120, 8, RECIPES["nano"].dit.lr)

@@ -1,0 +1,1 @@
+"""The measurements, one a module: a result, how it is had, and what a card says of it."""

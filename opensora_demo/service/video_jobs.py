@@ -1,0 +1,266 @@
+"""The jobs of /v1/videos: each is stored before its work begins, is a run like any other, and says how it stands.
+
+A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does. Its id is a
+secret: whoever knows it may ask for the job. It goes on though nobody watches it, as long as it is asked for now and
+then (`ALONE_S`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from opensora_demo.errors import RequestError
+from opensora_demo.media import jpeg_strip
+from opensora_demo.messages import Message, message, render
+from opensora_demo.preview import Budget
+from opensora_demo.request.events import Decoding, Encoded, Finished, StepPreview
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.service.dialect import Fields, in_dialect, read_fields, seconds_of
+from opensora_demo.service.engine import Engine, Job, RunEvent, State
+from opensora_demo.service.forms import open_request
+from opensora_demo.service.outputs import OutputFolder
+from opensora_demo.service.runs import Run, Runs
+
+KEEP = 500  # jobs that have ended
+ALONE_S = 2 * 3600.0  # how long a job goes on that nobody asks for
+DELETE_S = 10.0  # how long a deletion waits for the device to be free
+PREVIEW_PX = 48
+DENOISED, DECODED = 90, 99  # percent, once all steps are done, and all clips decoded
+Status = Literal["queued", "in_progress", "completed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a step expects each clip to become: `pictures` are its latent frames side by side, JPEGs as data URIs."""
+
+    step: int  # from 1
+    noise_level: float
+    pictures: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "noise_level": round(self.noise_level, 4), "pictures": list(self.pictures)}
+
+
+class VideoJob:
+    """One job. Its work writes, everybody reads: each field is replaced as a whole."""
+
+    def __init__(self, owner: str, request: GenerationRequest) -> None:
+        self.id = f"video_{secrets.token_urlsafe(18)}"
+        self.owner = owner
+        self.request = request
+        self.created_at = int(time.time())
+        self.completed_at: int | None = None
+        self.file: Path | None = None
+        self.removed = False
+        self.progress = 0  # percent
+        self.step = 0
+        self.unknown: tuple[str, ...] = ()
+        self.refined: str | None = None  # as `Encoded` has it
+        self.took: Mapping[str, float] = {}  # seconds by stage
+        self.peak_bytes: int | None = None
+        self.listeners = 0  # who wants previews
+        self.previews: tuple[Preview, ...] = ()
+        self.run: Run[int] | None = None
+        self._budget = Budget()
+
+    @property
+    def steps(self) -> int:
+        return self.request.stop_step or self.request.steps * self.request.scenes
+
+    @property
+    def over(self) -> bool:
+        return self.run is not None and self.run.over
+
+    @property
+    def status(self) -> Status:
+        """In progress only while a model works on it."""
+        run = self.run
+        if run is None:
+            return "queued"
+        if run.over:
+            return "completed" if run.state == "done" else "failed"
+        return "in_progress" if run.state == "running" else "queued"
+
+    @property
+    def failure(self) -> tuple[State, Message] | None:
+        """How and why it ended without a clip."""
+        run = self.run
+        if run is None or not run.over or run.state == "done":
+            return None
+        return run.state, run.failure or message("run.was_stopped")
+
+    def add(self, event: RunEvent) -> None:
+        match event:
+            case Encoded():
+                self.unknown = tuple(dict.fromkeys((*self.unknown, *event.unknown)))
+                self.refined = self.refined or event.refined
+            case StepPreview():
+                self.step = event.place + 1
+                self._rise(DENOISED * self.step // self.steps)
+                if self.listeners and event.previews and self._budget.allows(event.seconds):
+                    self.previews = (*self.previews, self._budget.take(lambda: preview_of(event)))
+            case Decoding(done=done, total=total):
+                self._rise(DENOISED + (DECODED - DENOISED) * done // total)
+            case Finished():
+                self.took, self.peak_bytes = event.seconds, event.peak_bytes
+            case _:
+                pass
+
+    def _rise(self, percent: int) -> None:
+        self.progress = max(self.progress, min(percent, DECODED))
+
+    def complete(self, file: Path) -> None:
+        self.file, self.completed_at, self.progress = file, int(time.time()), 100
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as vLLM-Omni's VideoResponse has it; from `num_frames` on the fields are ours."""
+        request, status, failure = self.request, self.status, self.failure
+        run = self.run
+        return {
+            "id": self.id,
+            "object": "video",
+            "model": request.model_id,
+            "prompt": request.prompt,
+            "status": status,
+            "progress": self.progress,
+            "created_at": self.created_at,
+            "completed_at": self.completed_at if status == "completed" else None,
+            "expires_at": None,
+            "remixed_from_video_id": None,
+            "seconds": seconds_of(request.total_frames, request.fps),
+            "size": f"{request.shape.width_px}x{request.shape.height_px}",
+            "quality": "default",
+            "media_type": "video/mp4",
+            "file_name": self.file.name if self.file is not None else None,
+            "error": None if failure is None else {"code": failure[0], "message": render(failure[1])},
+            "inference_time_s": round(sum(self.took.values()), 3) if self.took else None,
+            "stage_durations": {stage: round(seconds, 3) for stage, seconds in self.took.items()},
+            "peak_memory_mb": round((self.peak_bytes or 0) / 1e6, 1),
+            "num_frames": request.total_frames,
+            "fps": request.fps,
+            "seed": request.seed,
+            "step": self.step,
+            "steps": self.steps,
+            "place": 0 if run is None else run.place,
+            "unknown_words": list(self.unknown),
+            "refined_prompt": self.refined,
+            "settings": request.settings(),
+        }
+
+
+def preview_of(event: StepPreview) -> Preview:
+    pictures = tuple(jpeg_strip(preview, PREVIEW_PX) for preview in event.previews)
+    return Preview(event.place + 1, event.t, pictures)
+
+
+class VideoJobs:
+    """All jobs of this process. Thread-safe."""
+
+    def __init__(self, engine: Engine, runs: Runs, files: OutputFolder) -> None:
+        self._engine, self._runs, self._files = engine, runs, files
+        self._guard = threading.Lock()
+        self._jobs: dict[str, VideoJob] = {}  # oldest first
+
+    def start(
+        self, given: Fields, owner: str = "", visitor: str | None = None, keep: Callable[[Path], object] | None = None
+    ) -> VideoJob:
+        """Store a job of these fields (`dialect.read_fields`) and begin its work; `keep` is told of its clip. Raises
+        RequestError, with the field as the dialect calls it, WeightsError, DeviceError, and Cancelled once the server
+        ends."""
+        form = read_fields(given, self._engine.options)
+        try:
+            _, request = open_request(form, self._engine.estimator)
+        except RequestError as error:
+            raise in_dialect(error) from error
+        job = VideoJob(owner, request)
+
+        def work(run: Run[int]) -> int:
+            job.run = run
+            version = 0
+            assert turn is not None
+            for event in run.follow(turn):
+                job.add(event)
+                if isinstance(event, Finished):
+                    self._complete(job, event, keep)
+                run.publish(version := version + 1)
+            return version + 1
+
+        with self._guard:
+            self._forget()
+            self._jobs[job.id] = job
+        turn: Job[RunEvent] | None = None
+        try:
+            turn = self._engine.submit(
+                request, owner or None
+            )  # here, so that jobs stand in line as they were asked for
+            job.run = self._runs.start(
+                None, work, lambda *_: -1, kind="video", visitor=visitor, keep=False, alone_s=ALONE_S
+            )
+        except BaseException as error:
+            with self._guard:
+                self._jobs.pop(job.id, None)
+            if turn is not None:
+                turn.cancel()
+            if isinstance(error, RequestError):
+                raise in_dialect(error) from error
+            raise
+        return job
+
+    def _complete(self, job: VideoJob, done: Finished, keep: Callable[[Path], object] | None) -> None:
+        file, _ = self._files.write_run(job.request, done)
+        with self._guard:
+            removed = job.removed
+            if not removed:
+                job.complete(file)
+        if removed:
+            self._files.delete(file)
+        elif keep is not None:
+            keep(file)
+
+    def _forget(self) -> None:
+        ended = [job_id for job_id, job in self._jobs.items() if job.over]
+        for job_id in ended[: max(len(ended) - KEEP, 0)]:
+            del self._jobs[job_id]
+
+    def find(self, job_id: str) -> VideoJob | None:
+        """The job of this id; who asks for it keeps it going."""
+        with self._guard:
+            job = self._jobs.get(job_id)
+        if job is not None and job.run is not None:
+            job.run.seen()
+        return job
+
+    def listed(self, owner: str, after: str | None, limit: int, *, rising: bool = False) -> tuple[list[VideoJob], bool]:
+        """An owner's jobs, the newest first or the oldest, at most so many from behind the job `after`; and whether
+        there are more. Raises RequestError where that is none of them."""
+        with self._guard:
+            jobs = [job for job in self._jobs.values() if job.owner == owner]
+        if not rising:
+            jobs.reverse()
+        if after is not None:
+            at = next((k for k, job in enumerate(jobs) if job.id == after), None)
+            if at is None:
+                raise RequestError("after", message("request.no_job"))
+            jobs = jobs[at + 1 :]
+        return jobs[:limit], len(jobs) > limit
+
+    def remove(self, job_id: str, wait_s: float = DELETE_S) -> bool:
+        """Stop a job and forget it and its clip, and wait until the device is free of it; False where there is none."""
+        with self._guard:
+            job = self._jobs.pop(job_id, None)
+            if job is None:
+                return False
+            job.removed = True
+            file = job.file
+        if job.run is not None:
+            job.run.cancel()
+            job.run.wait(wait_s)
+        if file is not None:
+            self._files.delete(file)
+        return True

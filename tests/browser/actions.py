@@ -1,0 +1,80 @@
+"""What a visitor does and sees, in words: used by all browser tests. Waits are on conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Visit = Callable[..., Any]
+
+PHASE = "([name, phase]) => document.querySelector('#' + name + ' section').dataset.phase === phase"
+SEEN = """(name) => {
+  const part = document.querySelector('#' + name);
+  const notes = document.querySelector('.toast-wrap')?.innerText;
+  return [part?.querySelector('section')?.dataset.phase, part?.innerText.slice(0, 300), notes];
+}"""
+FORM_HOLDS = """([selector, value]) => {
+  const field = document.querySelector(selector);
+  return field !== null && field.value === value;
+}"""
+PLAYING = """(name) => {
+  const video = document.querySelector('#' + name + ' video.os-video'), stage = video.closest('.os-stage');
+  if (stage.dataset.show !== 'clip' || !stage.classList.contains('os-ready') || video.paused) return false;
+  const first = (window.firstTime ??= {}), now = video.currentTime;
+  first[name] ??= now;
+  return now !== first[name];
+}"""
+
+
+def set_steps(page: Any, steps: int) -> None:
+    field = page.get_by_label("number input for Steps")
+    field.fill(str(steps))
+    field.blur()
+
+
+def start(page: Any, prompt: str, steps: int | None = None) -> None:
+    if steps is not None:
+        set_steps(page, steps)
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+
+
+def wait(page: Any, phase: str, name: str = "stage") -> None:
+    """Until a stage or comparison is in a phase; what is seen in place of it is said when it never comes."""
+    from playwright.sync_api import TimeoutError as NeverComes
+
+    try:
+        page.wait_for_function(PHASE, arg=[name, phase], polling=20)
+    except NeverComes as error:
+        seen = page.evaluate(SEEN, name)
+        raise AssertionError(f"#{name} does not come to {phase!r}: {seen}") from error
+
+
+def press_chips(page: Any, *words: str) -> None:
+    for word in words:
+        page.locator("#composer").get_by_role("button", name=word, exact=True).click()
+
+
+def wait_for_prompt(page: Any, prompt: str) -> None:
+    page.wait_for_function("(p) => document.querySelector('#prompt textarea').value === p", arg=prompt)
+
+
+def text(page: Any, selector: str) -> str:
+    return str(page.locator(selector).text_content())
+
+
+def box(page: Any, selector: str) -> dict[str, float]:
+    found: dict[str, float] = page.locator(selector).bounding_box()
+    return found
+
+
+def open_compare(page: Any, scales: str) -> None:
+    """Turn to the second tab; what is typed before its parts are there would be lost."""
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.wait_for_selector("#grid .os-compare")
+    field = page.locator("#scales textarea, #scales input")
+    field.fill(scales)
+    field.blur()
+    page.wait_for_function(
+        "(n) => document.querySelector('#plan').textContent.trim().startsWith(n)", arg=str(scales.count(",") + 1)
+    )
