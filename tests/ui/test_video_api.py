@@ -505,7 +505,8 @@ def test_what_the_other_server_does_not_have_is_refused_by_name(engine: RemoteEn
 def test_a_closed_engine_interrupts(engine: RemoteEngine, server: Server, gate: threading.Semaphore) -> None:
     job, unread = engine.submit(wanted()), engine.submit(wanted())
     events = job.events()
-    until(lambda: isinstance(next(events), Encoded))
+    until(lambda: isinstance(next(events), Started))
+    until(lambda: server.pipeline.running == 1)
     closing = threading.Thread(target=engine.close)
     closing.start()
     until(lambda: engine.closed)
@@ -521,7 +522,8 @@ def test_a_closed_engine_interrupts(engine: RemoteEngine, server: Server, gate: 
 def test_who_stops_reading_ends_the_job(engine: RemoteEngine, server: Server, gate: threading.Semaphore) -> None:
     job = engine.submit(wanted())
     events = job.events()
-    until(lambda: isinstance(next(events), Encoded))
+    until(lambda: isinstance(next(events), Started))
+    until(lambda: server.pipeline.running == 1)
     events.close()
     assert job.state == "cancelled"
     until(lambda: server.pipeline.running == 0)
