@@ -230,7 +230,7 @@ MIN_FRAMES = 8  # fewer show too little of a motion
 
 
 def can_read(clip: Frames) -> bool:
-    """Whether a clip (t, h, w, 3) is one for the reader: at least 8 frames of squares whose side is a multiple of 64."""
+    """Whether the reader reads clips (t, h, w, 3) like this: 8 frames or more, squares of a multiple of 64 px."""
     frames, height_px, width_px = clip.shape[:3]
     return frames >= MIN_FRAMES and height_px == width_px > 0 and height_px % SIZE_PX == 0
 
