@@ -116,7 +116,7 @@ def call_js(script: str, function: str, *given: Any) -> str:
     )
 
 
-LATER = ("gallery",)  # folders of modules that are fetched when their tab is first opened
+LATER = ("compare", "explain", "gallery", "scope")  # folders of modules that are fetched when their tab is first opened
 
 
 def preloads() -> str:
