@@ -50,7 +50,7 @@ from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_text import Start, TextJob
 from opensora_demo.training.train_vae import DcAeJob, VaeJob, draw_clips
 from opensora_demo.weights.reading import read_metadata
-from opensora_demo.weights.store import ASSETS
+from opensora_demo.weights.store import ASSETS, asset
 
 VAE_IMAGE_STEPS, VAE_TEMPORAL_STEPS = 450, 450
 
@@ -156,7 +156,7 @@ def read_by(making: Making) -> tuple[Path, ...]:
     files = making.recipe.files
     if making.recipe.text is not None and making.start is not None:
         return tuple(making.start / name for name in files.text)
-    return tuple(ASSETS / files.folder / name for name in files.text if borrowed(name))
+    return tuple(asset(files, name) for name in files.text if borrowed(name))
 
 
 def borrowed(name: str) -> bool:
@@ -411,7 +411,7 @@ def main() -> None:
     making.runs.mkdir(parents=True, exist_ok=True)
     if not (tokenizer := making.runs / "tokenizer.json").exists():
         if borrowed(name := recipe.files.tokenizer):
-            shutil.copy(ASSETS / recipe.files.folder / name, tokenizer)
+            shutil.copy(asset(recipe.files, name), tokenizer)
         else:
             build_tokenizer(str(tokenizer), recipe.extra_words)
     numbers = dit_numbers(recipe, args)

@@ -36,7 +36,7 @@ from opensora_demo.training.pool import Codec, load_codec, normalisation, raw_la
 from opensora_demo.training.recipes import Recipe, StageNumbers
 from opensora_demo.training.train_network import NetworkJob, Started, TextToVideo
 from opensora_demo.training.train_vae import VaeJob
-from opensora_demo.weights.store import ASSETS
+from opensora_demo.weights.store import asset
 
 POOL_CLIPS = 131_072  # 1.3 GB of latents of nano
 ENCODE_BATCH = 64
@@ -216,7 +216,7 @@ def codec_weights(sprint: Sprint) -> tuple[Path, ...]:
     """Of this sprint, of the folder it starts from, or nano's for a recipe without a codec of its own; none where the
     codec is still to be trained."""
     if not sprint.recipe.own_codec:
-        return tuple(ASSETS / sprint.recipe.files.folder / name for name in sprint.recipe.files.codec)
+        return tuple(asset(sprint.recipe.files, name) for name in sprint.recipe.files.codec)
     if all(file.exists() for file in sprint.codec_files):
         return sprint.codec_files
     return () if sprint.start is None else tuple(sprint.start / name for name in sprint.recipe.files.codec)

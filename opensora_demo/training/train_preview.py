@@ -36,7 +36,7 @@ from opensora_demo.training.loop import LoopConfig, load_ema, train
 from opensora_demo.training.precision import half_precision
 from opensora_demo.training.train_vae import draw_clips
 from opensora_demo.weights.reading import read_metadata, read_state
-from opensora_demo.weights.store import ASSETS
+from opensora_demo.weights.store import asset
 
 SEED = 303
 PAIRS = 0.4  # of the runs and clips
@@ -165,7 +165,7 @@ def main() -> None:
     if not isinstance(weights, WeightFiles):
         parser.error(f"{specs[0].id} is not embedded")
     runs = args.runs or read_cache_dir(args, os.environ) / "preview" / specs[0].id
-    file = ASSETS / weights.folder / weights.preview
+    file = asset(weights, weights.preview)
     teach(specs, runs, file, prompts=args.prompts, every=args.every, cpu_minutes=args.cpu_minutes)
 
 

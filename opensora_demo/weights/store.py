@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,12 @@ def tiny_decoder(spec: ModelSpec, options: WeightOptions) -> Path | None:
 # --- finding
 
 
+def asset(files: WeightFiles, name: str) -> Path:
+    """Where a file of embedded weights lies. It may be another model's ("../nano/..."), and this one's folder may be
+    still to come."""
+    return Path(os.path.normpath(ASSETS / files.folder / name))
+
+
 def _find(place: HubFiles, root: Path) -> tuple[Path, ...] | None:
     """The files of one place, all from the local folder `root` or all from the hub's cache."""
     for folder in (root / place.repo.split("/")[1], root):
@@ -108,8 +115,8 @@ def locate(spec: ModelSpec, options: WeightOptions) -> Located:
         tokenizer = (ASSETS / spec.weights.tokenizer,)
         return {"tokenizer": tokenizer, "clip_tokenizer": tokenizer}
     if isinstance(spec.weights, WeightFiles):
-        w, folder = spec.weights, ASSETS / spec.weights.folder
-        if missing := [name for name in w.all_files() if not (folder / name).is_file()]:
+        w = spec.weights
+        if missing := [name for name in w.all_files() if not asset(w, name).is_file()]:
             files = shortened(tuple(missing[:3]), len(missing) - 3)
             raise WeightsError(
                 message("weights.missing_files", model=spec.id, files=files, folder=f"{ASSETS.name}/{w.folder}")
@@ -118,7 +125,7 @@ def locate(spec: ModelSpec, options: WeightOptions) -> Located:
             "network": w.network, "codec": w.codec, "text": w.text, "tokenizer": (w.tokenizer,), "clip": w.clip,
             "clip_tokenizer": (w.clip_tokenizer,), "preview": (w.preview,),
         }  # fmt: skip
-        return {part: tuple(folder / name for name in files) for part, files in names.items() if any(files)}
+        return {part: tuple(asset(w, name) for name in files) for part, files in names.items() if any(files)}
     found = {part: find_part(places, options) for part, places in spec.weights.parts().items()}
     if absent := [part for part, paths in found.items() if paths is None]:
         raise WeightsError(_absence(spec, spec.weights, absent, options))

@@ -104,7 +104,7 @@ def test_what_a_sprint_keeps_is_small_enough(tmp_path: Path) -> None:
     """Of the real nano: a checkpoint, and everything in 8 bits."""
     from opensora_demo.training.loop import halved
 
-    both = TextToVideo(NANO, sprint.ASSETS / "nano" / FILES.tokenizer)
+    both = TextToVideo(NANO, sprint.asset(FILES, FILES.tokenizer))
     state = halved(both.state_dict())
     again = halved({name: value + 1 for name, value in both.state_dict().items()})
     torch.save({"model": state, "ema": again, "step": 1}, tmp_path / "checkpoint.pt")

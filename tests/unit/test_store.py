@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.synthetic import paths, write_checkpoint
-from opensora_demo.catalog import MODELS, ModelSpec
+from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles
+from opensora_demo.catalog.nano import NANO_CROSS
 from opensora_demo.catalog.spec import HubFiles
 from opensora_demo.cli import main
 from opensora_demo.errors import Cancelled, WeightsError
@@ -381,6 +382,19 @@ def test_at_a_terminal_gigabytes_are_confirmed(
     assert main(["download", spec.id, *argv]) == 0
     assert f"to fetch into {weights}, which has room for" in capsys.readouterr().err
     assert transformer(spec, weights).is_file() == fetched
+
+
+def test_a_borrowed_file_is_found_before_there_is_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is trained for the first time begins with another one's codec and words."""
+    monkeypatch.setattr(store, "ASSETS", tmp_path)
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "text.safetensors").touch()
+    weights = NANO_CROSS.weights
+    assert isinstance(weights, WeightFiles)
+    assert store.asset(weights, weights.text[0]).is_file()
+    assert not (tmp_path / "nano-cross").exists()
 
 
 def test_sizes_of_published_files_are_those_of_their_tensors() -> None:
