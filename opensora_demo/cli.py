@@ -14,8 +14,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from opensora_demo.runtime.bundle import Bundles, build_bundle, fit_threads
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.runtime.cost.fits import fit_lines, what_fits
 from opensora_demo.runtime.cost.words import bytes_words, duration, in_words, short
+from opensora_demo.runtime.ranks import Layout, Ranks, joined
 from opensora_demo.service.advisories import checked_on, open_advisories
 from opensora_demo.service.engine import Engine
 from opensora_demo.service.forms import DEFAULT_SCALES, read_request
@@ -141,14 +142,40 @@ def _out_file(path: str) -> Path:
     return file
 
 
-def _run(spec: ModelSpec, request: GenerationRequest, options: WeightOptions) -> Finished:
+@contextmanager
+def _shared(ranks: Ranks | None) -> Iterator[None]:
+    """Of several processes with the same run only the first speaks."""
+    if ranks is None or ranks.first:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+        yield
+
+
+def _made(
+    args: argparse.Namespace, options: WeightOptions, ranks: Ranks | None
+) -> tuple[GenerationRequest, Path, Finished]:
+    """The request of the command line, the file to write, and the run."""
+
+    def asked() -> tuple[GenerationRequest, Path]:
+        return _request(args, options)[1], _out_file(args.out)
+
+    request, out = asked() if ranks is None else ranks.agree(asked)
+    if ranks is None and args.branch_ranks is not None:
+        raise RequestError("branch-ranks", message("request.branch_ranks", value=args.branch_ranks, count=1))
+    layout = None if ranks is None else ranks.layout(request, args.branch_ranks)
+    with _shared(ranks):
+        return request, out, _run(find_model(request.model_id), request, options, layout)
+
+
+def _run(spec: ModelSpec, request: GenerationRequest, options: WeightOptions, layout: Layout | None = None) -> Finished:
     """The run's end, if it fits; what it takes is said first where that is not a matter of seconds."""
     if spec.published:
         estimator = Estimator(options)
         _say(render(in_words(estimator.estimate(spec, request))))
         estimator.check_fits(spec, request)
     started, finished = time.monotonic(), None
-    engine: Engine = LocalEngine(Bundles(options))
+    engine: Engine = LocalEngine(Bundles(options) if layout is None else Bundles(options, layout.share))
     with closing(engine.submit(request).events()) as events:  # type: ignore[type-var]
         for event in events:
             match event:
@@ -209,15 +236,19 @@ def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
 
 
 def command_generate(args: argparse.Namespace, options: WeightOptions) -> None:
-    (spec, request), out = _request(args, options), _out_file(args.out)
-    finished = _run(spec, request, options)
+    with joined(os.environ) as ranks:
+        request, out, finished = _made(args, options, ranks)
+    if ranks is not None and not ranks.first:
+        return
     write_mp4(out, finished.clips[0].frames, request.fps, request.settings(), min_px=1 if args.native_size else 256)
     _report(out, request, finished)
 
 
 def command_compare(args: argparse.Namespace, options: WeightOptions) -> None:
-    (spec, request), out = _request(_compared(args), options), _out_file(args.out)
-    finished = _run(spec, request, options)
+    with joined(os.environ) as ranks:
+        request, out, finished = _made(_compared(args), options, ranks)
+    if ranks is not None and not ranks.first:
+        return
     labels = [render(label) for label in request.labels]
     grid, fps = compose_grid([[c.frames for c in finished.clips]], labels, [request.prompt], [request.fps])
     write_mp4(out, grid, fps, request.settings(), min_px=1)
@@ -504,6 +535,14 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(p, several=True)
     p.add_argument("--out", required=True, metavar="GRID.mp4")
     p.set_defaults(run=command_compare)
+    for p in commands.choices.values():
+        p.add_argument(
+            "--branch-ranks",
+            type=int,
+            metavar="N",
+            help="of the processes that torchrun started, how many share the branches of guidance; the others share "
+            "the tokens of each branch (by default as many as there are branches and clips)",
+        )
 
     p = commands.add_parser("adherence", help="how often clips show what their prompts say, by guidance scale")
     p.add_argument("--model", default=DEFAULT_MODEL)

@@ -9,6 +9,8 @@ from typing import Protocol, final
 import torch
 from torch import Tensor, nn
 
+from opensora_demo.nn.peers import Peers
+
 
 class CodecConfig(Protocol):
     """The numbers of one codec, a frozen dataclass."""
@@ -29,6 +31,8 @@ class Codec(nn.Module, ABC):
     depend on the factor.
     """
 
+    peers: Peers | None = None
+    """Processes that share the tiles, or the chunks of time."""
     memory_bytes: int | None = None
     """What the device has in all, where decoding depends on it; None asks the device."""
 

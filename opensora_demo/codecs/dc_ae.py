@@ -320,10 +320,12 @@ class DcAe(Codec):
         frames = video.shape[2]
         if frames > 1 and frames % self.cfg.time_factor:
             raise ValueError(f"a clip must have 1 frame or a multiple of {self.cfg.time_factor}, not {frames}")
-        z = torch.cat(list(code_tiles(video, self.encoder, self.cfg.tiling, decode=False, causal=False)), dim=2)
+        z = torch.cat(
+            list(code_tiles(video, self.encoder, self.cfg.tiling, decode=False, causal=False, peers=self.peers)), dim=2
+        )
         return z if self.cfg.scaling_factor is None else z / self.cfg.scaling_factor
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         z = latents if self.cfg.scaling_factor is None else latents * self.cfg.scaling_factor
-        parts = code_tiles(z, self.decoder, self.cfg.tiling, decode=True, causal=False)
+        parts = code_tiles(z, self.decoder, self.cfg.tiling, decode=True, causal=False, peers=self.peers)
         yield from first_frames(parts, frames)

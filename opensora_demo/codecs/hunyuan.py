@@ -141,7 +141,10 @@ class HunyuanVAE(Codec):
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (clamped to [-30, 20]) of the posterior, before the scale."""
-        out = torch.cat(list(code_tiles(video, self._encode_tile, self.cfg.tiling, decode=False, causal=True)), dim=2)
+        out = torch.cat(
+            list(code_tiles(video, self._encode_tile, self.cfg.tiling, decode=False, causal=True, peers=self.peers)),
+            dim=2,
+        )
         mean, log_variance = out.chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
@@ -157,5 +160,5 @@ class HunyuanVAE(Codec):
         tiling = self.cfg.tiling
         if self.cfg.too_large(z.shape[2:], z.element_size(), self.memory_bytes or total_bytes(z.device)):
             tiling = replace(tiling, temporal=True)
-        parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True)
+        parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True, peers=self.peers)
         yield from first_frames(parts, frames)

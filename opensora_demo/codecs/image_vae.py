@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.import_lock import IMPORT_LOCK
+from opensora_demo.nn.peers import in_turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +116,8 @@ class ImageVAE(Codec):
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """A few frames at a time."""
-        for part in latents[:, :, :frames].split(self.cfg.micro_batch, dim=2):
-            yield self.decode_frames(part)
+        parts = latents[:, :, :frames].split(self.cfg.micro_batch, dim=2)
+        return in_turn(parts, self.decode_frames, self.peers, latents)
 
     def decode_frames(self, z: Tensor) -> Tensor:
         """All frames of all clips, in micro-batches."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from opensora_demo.nn.peers import Peers, in_turn
+
 Run = Callable[[Tensor], Tensor]
 
 
@@ -42,16 +44,18 @@ def fade(a: Tensor, b: Tensor, axis: int, extent: int) -> None:
     head.copy_(a.narrow(axis, a.shape[axis] - extent, extent) * (1 - share) + head * share)
 
 
-def spatial_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float) -> Tensor:
+def spatial_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, peers: Peers | None = None) -> Tensor:
     """Run over square tiles of (b, c, t, h, w); `tile` and `out_tile` are their sizes before and after."""
     step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)
     limit = out_tile - extent
+    tops, lefts = range(0, x.shape[-2], step), range(0, x.shape[-1], step)
+    done = in_turn([x[..., top : top + tile, left : left + tile] for top in tops for left in lefts], run, peers, x)
     above: list[Tensor] = []
     rows = []
-    for top in range(0, x.shape[-2], step):
+    for _ in tops:
         row: list[Tensor] = []
-        for left in range(0, x.shape[-1], step):
-            out = run(x[..., top : top + tile, left : left + tile])
+        for _ in lefts:
+            out = next(done)
             if above:
                 fade(above[len(row)], out, -2, extent)
             if row:
@@ -62,14 +66,16 @@ def spatial_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float)
     return torch.cat(rows, dim=-2)
 
 
-def temporal_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool) -> Iterator[Tensor]:
+def temporal_tiles(
+    x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool, peers: Peers | None = None
+) -> Iterator[Tensor]:
     """Run over tiles in time, yielding finished parts. A causal codec's tiles begin with one more frame, whose result
     is dropped but in the first."""
     step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)
     limit, extra = out_tile - extent, int(causal)
     before: Tensor | None = None
-    for start in range(0, x.shape[2], step):
-        out = run(x[:, :, start : start + tile + extra])
+    parts = [x[:, :, start : start + tile + extra] for start in range(0, x.shape[2], step)]
+    for out in in_turn(parts, run, peers, x):
         if before is None:
             yield out[:, :, : limit + extra]
         else:
@@ -79,19 +85,23 @@ def temporal_tiles(x: Tensor, run: Run, tile: int, out_tile: int, overlap: float
         before = out
 
 
-def code_tiles(x: Tensor, run: Run, tiling: Tiling, *, decode: bool, causal: bool) -> Iterator[Tensor]:
-    """Run over a clip or its latents (b, c, t, h, w), tiled as `tiling` says; finished parts in order of time."""
+def code_tiles(
+    x: Tensor, run: Run, tiling: Tiling, *, decode: bool, causal: bool, peers: Peers | None = None
+) -> Iterator[Tensor]:
+    """Run over a clip or its latents (b, c, t, h, w), tiled as `tiling` says; finished parts in order of time. `peers`
+    share the tiles of a frame, or where there is only one those of time."""
     t = tiling
     tile, out = (t.tile_latent, t.tile_px) if decode else (t.tile_px, t.tile_latent)
     frames, out_frames = (t.tile_latent_frames, t.tile_frames) if decode else (t.tile_frames, t.tile_latent_frames)
 
+    spatial = t.spatial and max(x.shape[-2:]) > tile
+
     def coded(part: Tensor) -> Tensor:
-        if t.spatial and max(part.shape[-2:]) > tile:
-            return spatial_tiles(part, run, tile, out, t.overlap)
-        return run(part)
+        return spatial_tiles(part, run, tile, out, t.overlap, peers) if spatial else run(part)
 
     if t.temporal and x.shape[2] > frames:
-        yield from temporal_tiles(x, coded, frames, out_frames, t.overlap, causal=causal)
+        over_time = None if spatial else peers
+        yield from temporal_tiles(x, coded, frames, out_frames, t.overlap, causal=causal, peers=over_time)
     else:
         yield coded(x)
 

@@ -18,6 +18,7 @@ from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.codecs.vae_v13_stats import FIVE_MEAN, FIVE_STD, VIDEO_MEAN, VIDEO_STD
 from opensora_demo.nn.causal_conv import CausalConv3d
+from opensora_demo.nn.peers import in_turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,8 +336,7 @@ class VaeV13(Codec):
         shared: Tensor | None = None
         left = frames
         parts = (z,) if self.cfg.chunk_frames is None else z.split(self.cfg.latents_of_chunk(frames), dim=2)
-        for i, part in enumerate(parts):
-            x = self.decoder(part)
+        for i, x in enumerate(in_turn(parts, self.decoder, self.peers, z)):
             if shared is not None:
                 x = torch.cat([0.5 * (shared + x[:, :, :1]), x[:, :, 1:]], dim=2)
             if self.cfg.overlap and i + 1 < len(parts):

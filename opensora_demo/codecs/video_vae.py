@@ -16,6 +16,7 @@ from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.codecs.image_vae import ImageVAE, ImageVaeConfig
 from opensora_demo.codecs.temporal_vae import TemporalVAE, TemporalVaeConfig
+from opensora_demo.nn.peers import in_turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,13 @@ class VideoVAE(Codec):
         """Decoded frames, one chunk at a time, so that memory does not grow with the clip."""
         latents = latents * self.scale + self.shift
         step = -(-self.cfg.chunk_frames // self.cfg.temporal.time_factor)
-        for part in latents.split(step, dim=2):
-            count = min(self.cfg.chunk_frames, frames)
-            yield self.spatial_vae.decode_frames(self.temporal_vae.decode(part, count))
-            frames -= count
+        counts = [min(self.cfg.chunk_frames, frames - at) for at in range(0, frames, self.cfg.chunk_frames)]
+
+        def decoded(part: tuple[Tensor, int]) -> Tensor:
+            return self.spatial_vae.decode_frames(self.temporal_vae.decode(*part))
+
+        parts = list(zip(latents.split(step, dim=2), counts, strict=True))
+        yield from in_turn(parts, decoded, self.peers, latents)
 
     def stages(self, video: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "2-D latents", self.spatial_vae.encode(video)

@@ -15,6 +15,7 @@ from opensora_demo.errors import WeightsError
 from opensora_demo.families.adapters.base import Adapter
 from opensora_demo.families.branches import pairs_of
 from opensora_demo.messages import message
+from opensora_demo.nn.peers import Peers
 from opensora_demo.request.curve import Curve
 from opensora_demo.request.events import Stage
 from opensora_demo.request.limits import Rule
@@ -121,6 +122,7 @@ class Family(ABC, Generic[C]):
         self.max_batch = max_batch
         self.prepare = prepare
         self.weaker: Family[Any] | None = None
+        self.peers: Peers | None = None  # processes that share the branches of guidance
 
     @property
     def network(self) -> nn.Module:

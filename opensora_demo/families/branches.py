@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from opensora_demo.nn.peers import Peers
 from opensora_demo.sampling import iddpm
 from opensora_demo.sampling.guidance import SKIP, Guidance, guidance_changed
 from opensora_demo.sampling.step import Prediction
@@ -27,21 +28,24 @@ def pairs_of(wanted: Tensor, *, shared: bool = False) -> list[tuple[int, int]]:
     ]
 
 
-def evaluate(call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int | None = None) -> list[Tensor | None]:
+def evaluate(
+    call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int | None = None, peers: Peers | None = None
+) -> list[Tensor | None]:
     """Predictions of each branch, (rows, ...) or None where no row wants it; `wanted` is boolean (rows, branches).
 
-    With `shared` all rows hold the same latent (the first step of a comparison): each branch is evaluated once.
+    With `shared` all rows hold the same latent (the first step of a comparison): each branch is evaluated once. With
+    `peers` each process calls the network for some of the pairs, at most `max_batch` each at once.
     """
     rows, branches = wanted.shape
     pairs = pairs_of(wanted, shared=shared)
     parts: list[list[tuple[int, int]]] = []
     for alike in ([pair for pair in pairs if pair[1] != SKIP], [pair for pair in pairs if pair[1] == SKIP]):
-        size = max_batch or max(len(alike), 1)
+        size = max_batch * (1 if peers is None else peers.size) if max_batch else max(len(alike), 1)
         parts += [alike[at : at + size] for at in range(0, len(alike), size)]
     pairs = [pair for part in parts for pair in part]
     if not pairs:
         return [None] * branches
-    out = torch.cat([call([row for row, _ in part], [k for _, k in part]) for part in parts])
+    out = torch.cat([_outputs(call, part, peers) for part in parts])
     predictions: list[Tensor | None] = []
     for k in range(branches):
         found = [i for i, (_, branch) in enumerate(pairs) if branch == k]
@@ -56,6 +60,16 @@ def evaluate(call: Call, wanted: Tensor, *, shared: bool = False, max_batch: int
             full[[pairs[i][0] for i in found]] = out[found]
             predictions.append(full)
     return predictions
+
+
+def _outputs(call: Call, pairs: list[tuple[int, int]], peers: Peers | None) -> Tensor:
+    """The network's output for each pair, of this process or of the one whose pair it is. A single pair is computed by
+    all of them."""
+    if peers is None or len(pairs) == 1:
+        return call([row for row, _ in pairs], [k for _, k in pairs])
+    each = -(-len(pairs) // peers.size)
+    own = [pairs[min(i, len(pairs) - 1)] for i in range(peers.rank * each, (peers.rank + 1) * each)]
+    return torch.cat(peers.gather(_outputs(call, own, None)))[: len(pairs)]
 
 
 def guide_noise(

@@ -161,7 +161,9 @@ class MMDiTFamily(Family[MMDiTConditioning]):
             return self.call(x, t, condition, rows, branches)
 
         distilled_rows_differ = self.adapter.distilled and len(set(condition.scales)) > 1
-        return evaluate(call, wanted, shared=shared and not distilled_rows_differ, max_batch=self.max_batch)
+        return evaluate(
+            call, wanted, shared=shared and not distilled_rows_differ, max_batch=self.max_batch, peers=self.peers
+        )
 
     def times(self, run: RunSettings, size: Grid) -> tuple[float, ...]:
         if self.sampler.shift == "none":

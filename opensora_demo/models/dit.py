@@ -21,6 +21,7 @@ from opensora_demo.nn.attention import SelfAttention
 from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, fixed_positions, fixed_times
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.peers import FrameShards, Peers, attend_over_time, frame_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +87,19 @@ class Block(nn.Module):
         self.mlp = Mlp(cfg.width, int(cfg.width * cfg.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(cfg.width, 6 * cfg.width))
 
-    def forward(self, x: Tensor, c: Tensor, axis: str) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, axis: str, shards: FrameShards | None = None) -> Tensor:
         """x (b, t, s, d); axis "all", "space" or "time" says which tokens attend to each other."""
         b, t = x.shape[:2]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c)[:, None, None].chunk(6, dim=-1)
-        pattern = {"all": "b (t s) d", "space": "(b t) s d", "time": "(b s) t d"}[axis]
-        h = rearrange(modulate(self.norm1(x), shift_a, scale_a), f"b t s d -> {pattern}")
-        h = rearrange(self.attn(h), f"{pattern} -> b t s d", b=b, t=t)
+        h = modulate(self.norm1(x), shift_a, scale_a)
+        if axis == "time":
+            h = attend_over_time(h, shards, self.attn)
+        elif axis == "space":
+            h = rearrange(self.attn(rearrange(h, "b t s d -> (b t) s d")), "(b t) s d -> b t s d", b=b)
+        else:
+            tokens = None if shards is None else shards.tokens(x.shape[2])
+            h = self.attn(rearrange(h, "b t s d -> b (t s) d"), shards=tokens)
+            h = rearrange(h, "b (t s) d -> b t s d", t=t)
         x = torch.addcmul(x, gate_a, h)
         return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 
@@ -111,8 +118,10 @@ class FinalLayer(nn.Module):
 
 class DiT(nn.Module):
     """Predicts (b, out_channels, t, h, w), the noise and with `learned_sigma` the variance's fraction, from a noisy
-    latent (b, c, t, h, w), a timestep 0..999 and a condition."""
+    latent (b, c, t, h, w), a timestep 0..999 and a condition. With `peers` each process computes a part of the
+    frames."""
 
+    peers: Peers | None = None
     pos_embed_spatial: Tensor
     pos_embed_temporal: Tensor
 
@@ -171,10 +180,14 @@ class DiT(nn.Module):
         if self.cfg.temporal_positions and not self.cfg.alternate:
             x = x + self.pos_embed_temporal[:, :, None]
         c = self.t_embedder(timestep) + self.y_embedder(y)  # (b, d)
+        shards, times = frame_shards(self.peers, x.shape[1]), self.pos_embed_temporal
+        if shards is not None:
+            x, times = shards.take(x), shards.take(times)
         for i, block in enumerate(self.blocks):
             if self.cfg.alternate and i == 1:
-                x = x + self.pos_embed_temporal[:, :, None]
+                x = x + times[:, :, None]
             axis = ("time" if i % 2 else "space") if self.cfg.alternate else "all"
-            x = block(x, c, axis)
+            x = block(x, c, axis, shards)
         x = self.final_layer(x, c)  # (b, t, s, pt * ph * pw * out_channels)
+        x = x if shards is None else shards.join(x)
         return unpatchify(x, self.cfg.patch, size).float()

@@ -21,6 +21,7 @@ from opensora_demo.nn.attention import Attention, AttentionKernel, attend
 from opensora_demo.nn.embeddings import FREQUENCIES, sinusoid
 from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
+from opensora_demo.nn.peers import Peers, TokenShards
 from opensora_demo.nn.rope import RotaryTable, axial_table, rotate_halves, rotate_pairs
 
 TIME_FACTOR = 1000.0  # times and guidance in 0..1 and around 4 are multiplied by this before the sinusoid
@@ -129,10 +130,22 @@ class StreamAttention(nn.Module):
         return self.norm.query_norm(q), self.norm.key_norm(k), v
 
 
-def attend_rotated(q: Tensor, k: Tensor, v: Tensor, rope: RotaryTable, halves: bool, kernel: AttentionKernel) -> Tensor:
+def attend_rotated(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rope: RotaryTable,
+    halves: bool,
+    kernel: AttentionKernel,
+    shards: TokenShards | None = None,
+) -> Tensor:
     """Attention of (b, heads, n, d) with rotary positions on q and k -> (b, n, heads * d)."""
     rotate = rotate_halves if halves else rotate_pairs
-    out = attend(rotate(q, rope), rotate(k, rope), v, kernel=kernel)
+
+    def whole(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(rotate(q, rope), rotate(k, rope), v, kernel=kernel)
+
+    out = whole(q, k, v) if shards is None else shards.attend(q, k, v, whole)
     return rearrange(out, "b h n d -> b n (h d)")
 
 
@@ -156,7 +169,9 @@ class DoubleBlock(Attention):
         self.txt_attn = StreamAttention(cfg)
         self.txt_mlp = _mlp(cfg.width, hidden)
 
-    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, rope: RotaryTable) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, img: Tensor, txt: Tensor, vec: Tensor, rope: RotaryTable, shards: TokenShards | None = None
+    ) -> tuple[Tensor, Tensor]:
         """img (b, n, d), txt (b, n_text, d), vec (b, d)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.img_mod(vec)
         t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = self.txt_mod(vec)
@@ -164,7 +179,7 @@ class DoubleBlock(Attention):
         q, k, v = self.img_attn.project(modulate(_norm(img), shift1, scale1))
         t_q, t_k, t_v = self.txt_attn.project(modulate(_norm(txt), t_shift1, t_scale1))
         q, k, v = torch.cat([t_q, q], dim=2), torch.cat([t_k, k], dim=2), torch.cat([t_v, v], dim=2)  # text first
-        out = attend_rotated(q, k, v, rope, self.halves, self.kernel)
+        out = attend_rotated(q, k, v, rope, self.halves, self.kernel, shards)
         t_out, out = out.split([txt.shape[1], img.shape[1]], dim=1)
 
         img = img + gate1 * self.img_attn.proj(out)
@@ -193,7 +208,7 @@ class SingleBlock(Attention):
         self.norm = QKNorm(cfg.width // cfg.heads)
         self.modulation = Modulation(cfg.width, 1)
 
-    def forward(self, x: Tensor, vec: Tensor, rope: RotaryTable) -> Tensor:
+    def forward(self, x: Tensor, vec: Tensor, rope: RotaryTable, shards: TokenShards | None = None) -> Tensor:
         shift, scale, gate = self.modulation(vec)
         y = modulate(_norm(x), shift, scale)  # (b, n, d)
         if self.fused:
@@ -203,7 +218,7 @@ class SingleBlock(Attention):
             v, hidden = self.v_mlp(y).tensor_split([self.width], dim=-1)
         q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (q, k, v))
         q, k = self.norm.query_norm(q), self.norm.key_norm(k)
-        out = attend_rotated(q, k, v, rope, self.halves, self.kernel)
+        out = attend_rotated(q, k, v, rope, self.halves, self.kernel, shards)
         return x + gate * self.linear2(torch.cat([out, F.gelu(hidden, approximate="tanh")], dim=-1))
 
 
@@ -244,7 +259,10 @@ def token_ids(grid: tuple[int, int, int], text_tokens: int, device: torch.device
 
 
 class MMDiT(nn.Module):
-    """Predicts the flow noise - data, (b, c, t, h, w), from a noisy latent, a time in 0..1 and text."""
+    """Predicts the flow noise - data, (b, c, t, h, w), from a noisy latent, a time in 0..1 and text. With `peers` each
+    process computes a part of the tokens."""
+
+    peers: Peers | None = None
 
     def __init__(self, cfg: MMDiTConfig) -> None:
         super().__init__()
@@ -344,9 +362,14 @@ class MMDiT(nn.Module):
         vec = vec + self.vector_in(pooled.to(dtype))
         txt = self.txt_in(text.to(dtype))  # (b, n_text, d)
 
+        shards = None
+        if self.peers is not None:
+            shards, of_text, of_video = TokenShards.joined(self.peers, txt.shape[1], x.shape[1], x.device)
+            txt, x = of_text.take(txt, 1), of_video.take(x, 1)
         for block in self.double_blocks:
-            x, txt = block(x, txt, vec, rope)
+            x, txt = block(x, txt, vec, rope, shards)
         x = torch.cat([txt, x], dim=1)
         for block in self.single_blocks:
-            x = block(x, vec, rope)
-        return self.final_layer(x[:, txt.shape[1] :], vec)
+            x = block(x, vec, rope, shards)
+        x = self.final_layer(x[:, txt.shape[1] :], vec)
+        return x if shards is None else of_video.join(x, 1)

@@ -20,6 +20,7 @@ from opensora_demo.nn.embeddings import CaptionEmbedder, Mlp, ScalarEmbedder, fi
 from opensora_demo.nn.final import FinalLayer
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.peers import FrameShards, Peers, attend_over_time, frame_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class Block(nn.Module):
         v: Tensor,
         mask: Tensor | None,
         times: Tensor | None,
+        shards: FrameShards | None = None,
     ) -> Tensor:
         """x (b, t, s, d); modulation (b, t or 1, 6 d); time_gate (b, d): the noisy frames' gate, used for all frames
         after temporal attention, also for given ones; times (1, t, d): positions in time, in the first block."""
@@ -90,10 +92,9 @@ class Block(nn.Module):
         h = self.attn(rearrange(modulate(self.norm1(x), shift_a, scale_a), f"b t s d -> {pattern}"))
         x = torch.addcmul(x, gate_a, rearrange(h, f"{pattern} -> b t s d", b=b, t=t))
         if self.temporal:
-            h = x if times is None else x + times[:, :, None]
-            h = self.attn_temp(rearrange(h, "b t s d -> (b s) t d"))
+            h = attend_over_time(x, shards, lambda y: self.attn_temp(y if times is None else y + times))
             gate = (self.scale_shift_table[2] + time_gate)[:, None, None]
-            x = torch.addcmul(x, gate, rearrange(h, "(b s) t d -> b t s d", b=b))
+            x = torch.addcmul(x, gate, h)
 
         h = self.cross_attn(rearrange(x, "b t s d -> b (t s) d"), k, v, mask)
         x = x + rearrange(h, "b (t s) d -> b t s d", t=t)
@@ -101,8 +102,10 @@ class Block(nn.Module):
 
 
 class STDiT(nn.Module):
-    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..999 and text."""
+    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..999 and text. With `peers`
+    each process computes a part of the frames."""
 
+    peers: Peers | None = None
     pos_embed: Tensor
     pos_embed_temporal: Tensor
 
@@ -158,8 +161,13 @@ class STDiT(nn.Module):
         if x_mask is not None:
             t0_embedding = self.t_embedder(torch.zeros_like(timestep))
             modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])
+        shards = frame_shards(self.peers, x.shape[1])
+        if shards is not None:
+            x, modulation = shards.take(x), shards.take(modulation)
+            x_mask = None if x_mask is None else shards.take(x_mask)
         for i, block in enumerate(self.blocks):
             in_time = times if i == 0 else None
-            x = block(x, modulation, time_gate, text.keys[i], text.values[i], text.mask, in_time)
+            x = block(x, modulation, time_gate, text.keys[i], text.values[i], text.mask, in_time, shards)
         x = self.final_layer(x, time, t0_embedding, x_mask)
+        x = x if shards is None else shards.join(x)
         return unpatchify(x, self.cfg.patch, size).float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from opensora_demo.nn.final import FinalLayer
 from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.peers import FrameShards, Peers, attend_over_time, frame_shards
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
 
 
@@ -77,6 +79,7 @@ class Block(nn.Module):
         v: Tensor,
         mask: Tensor | None,
         rope: RotaryTable,
+        shards: FrameShards | None = None,
     ) -> Tensor:
         """modulation (b, t or 1, 6 d) of space and MLP, modulation_time (b, t or 1, 3 d) of temporal attention."""
         b, t = x.shape[:2]
@@ -87,8 +90,8 @@ class Block(nn.Module):
 
         h = self.attn(rearrange(modulate(self.norm1(x), shift_a, scale_a), "b t s d -> (b t) s d"))
         x = torch.addcmul(x, gate_a, rearrange(h, "(b t) s d -> b t s d", b=b))
-        h = self.attn_temp(rearrange(modulate(self.norm_temp(x), shift_t, scale_t), "b t s d -> (b s) t d"), rope)
-        x = torch.addcmul(x, gate_t, rearrange(h, "(b s) t d -> b t s d", b=b))
+        h = modulate(self.norm_temp(x), shift_t, scale_t)
+        x = torch.addcmul(x, gate_t, attend_over_time(h, shards, partial(self.attn_temp, rope=rope)))
         h = self.cross_attn(rearrange(x, "b t s d -> b (t s) d"), k, v, mask)
         x = x + rearrange(h, "b (t s) d -> b t s d", t=t)
         return torch.addcmul(x, gate_m, self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
@@ -106,7 +109,10 @@ def _each(number: float | Tensor, timestep: Tensor) -> Tensor:
 
 
 class STDiT2(nn.Module):
-    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..999, text and sizes."""
+    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..999, text and sizes. With
+    `peers` each process computes a part of the frames."""
+
+    peers: Peers | None = None
 
     def __init__(self, cfg: STDiT2Config) -> None:
         super().__init__()
@@ -183,7 +189,12 @@ class STDiT2(nn.Module):
                 x_mask[..., None], modulation_time, self.t_block_temp(zero + time_info)[:, None]
             )
         rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
+        shards = frame_shards(self.peers, grid_t)
+        if shards is not None:
+            x, modulation, modulation_time = map(shards.take, (x, modulation, modulation_time))
+            x_mask = None if x_mask is None else shards.take(x_mask)
         for i, block in enumerate(self.blocks):
-            x = block(x, modulation, modulation_time, text.keys[i], text.values[i], text.mask, rope)
+            x = block(x, modulation, modulation_time, text.keys[i], text.values[i], text.mask, rope, shards)
         x = self.final_layer(x, time, t0_embedding, x_mask)
+        x = x if shards is None else shards.join(x)
         return unpatchify(x, self.cfg.patch, size).float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +24,7 @@ from opensora_demo.nn.final import FinalLayer
 from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.peers import FrameShards, Peers, attend_over_time, frame_shards
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
 
 Conditioning = Literal["cross-attention", "concatenation", "replacement"]
@@ -102,6 +104,7 @@ class Block(nn.Module):
         mask: Tensor | None,
         rope: RotaryTable | None,
         attention: list[Tensor] | None = None,
+        shards: FrameShards | None = None,
     ) -> Tensor:
         """k and v (b, heads, n, d) of the text and its mask (b, 1, 1, n); without keys the mask (b, 1, 1, s) is of the
         sequence itself. Appends the weights of cross-attention to `attention`."""
@@ -113,8 +116,7 @@ class Block(nn.Module):
         if self.attn is None:
             h = self._attend_text(h, k, v, mask, attention)
         elif self.temporal:
-            h = self.attn(rearrange(h, "b t s d -> (b s) t d"), rope)
-            h = rearrange(h, "(b s) t d -> b t s d", b=b)
+            h = attend_over_time(h, shards, partial(self.attn, rope=rope))
         else:
             keys = mask.repeat_interleave(frames, dim=0) if k is None and mask is not None else None  # (b t, 1, 1, s)
             h = self.attn(rearrange(h, "b t s d -> (b t) s d"), mask=keys)
@@ -146,7 +148,10 @@ class Watched:
 
 
 class STDiT3(nn.Module):
-    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS."""
+    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS. With
+    `peers` each process computes a part of the frames."""
+
+    peers: Peers | None = None
 
     def __init__(self, cfg: STDiT3Config) -> None:
         super().__init__()
@@ -252,14 +257,20 @@ class STDiT3(nn.Module):
             mask = None if mask is None else F.pad(mask, (patches, 0), value=True)
 
         rope = self._rope.get((grid_t, x.device), lambda: self.rope.table(grid_t))
+        shards = frame_shards(self.peers, grid_t)
+        if shards is not None:
+            x, modulation = shards.take(x), shards.take(modulation)
+            time = shards.take(time) if timestep.ndim == 2 else time
+            x_mask = None if x_mask is None else shards.take(x_mask)
         for i, block in enumerate(self._blocks()):
             k, v = (text.keys[i], text.values[i]) if text.tokens is None else (None, None)
             weights: list[Tensor] | None = None if watched is None else []
-            x = block(x, modulation, k, v, mask, rope, weights)
+            x = block(x, modulation, k, v, mask, rope, weights, shards)
             if watched is not None and weights is not None:
                 watched.attention += weights
                 if i + 1 == self.cfg.depth:
                     watched.middle = x[:, :, :patches]
 
         x = self.final_layer(x[:, :, :patches], time, t0_embedding, x_mask)  # (b, t, s, pt * ph * pw * out_channels)
+        x = x if shards is None else shards.join(x)
         return unpatchify(x, self.cfg.patch, (size[0], size[1], size[2])).float()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from opensora_demo.nn.final import FinalLayer
 from opensora_demo.nn.memo import LastValue
 from opensora_demo.nn.modulation import modulate
 from opensora_demo.nn.patch import PatchEmbed3D, patch_grid, unpatchify
+from opensora_demo.nn.peers import FrameShards, Peers, Split, attend_over_time, frame_shards
 from opensora_demo.nn.rope import RotaryFrequencies, RotaryTable
 
 
@@ -85,13 +87,21 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, cfg.width) / cfg.width**0.5)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, text: TextKeys, null: TextKeys | None, given: list[int], i: int, at: Tables
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: TextKeys,
+        null: TextKeys | None,
+        given: list[int],
+        i: int,
+        at: Tables,
+        shards: FrameShards | None = None,
     ) -> Tensor:
         """modulation (b, t or 1, 6 d); text and null of this call, block number `i`; given: frames that read null."""
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))  # (b, t or 1, 6, d)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = table[:, :, :, None, None].unbind(2)
 
-        x = torch.addcmul(x, gate_a, self._attend(modulate(self.norm1(x), shift_a, scale_a), at))
+        x = torch.addcmul(x, gate_a, self._attend(modulate(self.norm1(x), shift_a, scale_a), at, shards))
         if given and null is not None:
             rest = [frame for frame in range(x.shape[1]) if frame not in given]
             h = torch.empty_like(x)
@@ -106,25 +116,38 @@ class Block(nn.Module):
     def _read(self, x: Tensor, text: TextKeys, i: int) -> Tensor:
         return self.cross_attn(x.flatten(1, 3), text.keys[i], text.values[i], text.mask).view_as(x)
 
-    def _attend(self, x: Tensor, at: Tables) -> Tensor:
+    def _attend(self, x: Tensor, at: Tables, shards: FrameShards | None) -> Tensor:
         b, _t, h, w, _ = x.shape
         if not self.temporal:
             y = self.attn(rearrange(x, "b t h w d -> (b t) (h w) d"), at.space)
             return rearrange(y, "(b t) (h w) d -> b t h w d", b=b, h=h)
         if self.window is None:
-            y = self.attn(rearrange(x, "b t h w d -> (b h w) t d"), at.time)
-            return rearrange(y, "(b h w) t d -> b t h w d", b=b, h=h)
+            return attend_over_time(x.flatten(2, 3), shards, partial(self.attn, rope=at.time)).unflatten(2, (h, w))
         kh, kw = self.window
         x = F.pad(x, (0, 0, 0, -w % kw, 0, -h % kh))
         rows, columns = x.shape[2] // kh, x.shape[3] // kw
-        y = rearrange(x, "b t (r kh) (c kw) d -> (b r c) (kh kw t) d", kh=kh, kw=kw)
-        y = self.attn(y, at.time, mask=None if at.keys is None else at.keys.repeat(b, 1, 1, 1))
-        y = rearrange(y, "(b r c) (kh kw t) d -> b t (r kh) (c kw) d", r=rows, c=columns, kh=kh, kw=kw)
+        size = kh * kw
+
+        def windows(y: Tensor, own: Split | None = None) -> Tensor:
+            """Attention within each window: y (b, t, windows, size d), all frames of some windows."""
+            keys = at.keys
+            if keys is not None:  # a window that is padding itself sees all of it, so that no softmax is empty
+                keys = keys if own is None else ~own.take(~keys, 0)
+                keys = keys.repeat(b, 1, 1, 1)
+            z = rearrange(y, "b t n (k d) -> (b n) (k t) d", k=size)
+            return rearrange(self.attn(z, at.time, mask=keys), "(b n) (k t) d -> b t n (k d)", b=b, k=size)
+
+        y = rearrange(x, "b t (r kh) (c kw) d -> b t (r c) (kh kw d)", kh=kh, kw=kw)
+        y = windows(y) if shards is None else shards.over_time(y, windows)
+        y = rearrange(y, "b t (r c) (kh kw d) -> b t (r kh) (c kw) d", r=rows, c=columns, kh=kh, kw=kw)
         return y[:, :, :h, :w]
 
 
 class STDiT3V13(nn.Module):
-    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS."""
+    """Predicts (b, out_channels, t, h, w) from a noisy latent (b, c, t, h, w), a timestep 0..1000, text and FPS. With
+    `peers` each process computes a part of the frames."""
+
+    peers: Peers | None = None
 
     def __init__(self, cfg: STDiT3V13Config) -> None:
         super().__init__()
@@ -230,8 +253,13 @@ class STDiT3V13(nn.Module):
             t0_embedding = self.t_embedder(torch.zeros_like(timestep)) + extra
             modulation = torch.where(x_mask[..., None], modulation, self.t_block(t0_embedding)[:, None])
 
-        tables = self.tables(grid, scale, x.device)
+        tables, given = self.tables(grid, scale, x.device), given or []
+        shards = frame_shards(self.peers, grid[0])
+        if shards is not None:
+            x, modulation, given = shards.take(x), shards.take(modulation), shards.own(given)
+            x_mask = None if x_mask is None else shards.take(x_mask)
         for i, block in enumerate(self._blocks()):
-            x = block(x, modulation, text, null, given or [], i, tables)
+            x = block(x, modulation, text, null, given, i, tables, shards)
         x = self.final_layer(x.flatten(2, 3), time, t0_embedding, x_mask)
+        x = x if shards is None else shards.join(x)
         return unpatchify(x, self.cfg.patch, size).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from opensora_demo.nn.peers import TokenShards
 from opensora_demo.nn.rope import RotaryTable, rotate_pairs
 
 _SHORT = 16  # below this many tokens two batched products beat the fused kernel on a CPU (3 x in bfloat16)
@@ -78,15 +80,26 @@ class SelfAttention(Attention):
         self.k_norm = RMSNorm(width // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: RotaryTable | None = None, mask: Tensor | None = None) -> Tensor:
-        """`mask` (b, 1, 1, n) is False for keys that do not count."""
+    def forward(
+        self,
+        x: Tensor,
+        rope: RotaryTable | None = None,
+        mask: Tensor | None = None,
+        shards: TokenShards | None = None,
+    ) -> Tensor:
+        """`mask` (b, 1, 1, n) is False for keys that do not count. With `shards` x is this process's part of the
+        tokens, and there is neither `rope` nor `mask`."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if rope is not None and self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None and not self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)
-        return self.proj(rearrange(attend(q, k, v, mask, kernel=self.kernel), "b h n d -> b n (h d)"))
+        if shards is not None:
+            out = shards.attend(q, k, v, partial(attend, kernel=self.kernel))
+        else:
+            out = attend(q, k, v, mask, kernel=self.kernel)
+        return self.proj(rearrange(out, "b h n d -> b n (h d)"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,10 +295,13 @@ def _identity(found: Located) -> str:
 class Bundles:
     """Loaded models: of the published ones that which was asked for last, of the small ones every one. Safe to call
     from several threads. Runs take turns (`service.local`) and ask for their model in their turn: two published models
-    are never in memory at once."""
+    are never in memory at once. What is done with each once it is loaded is `then`."""
 
-    def __init__(self, options: WeightOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, options: WeightOptions = DEFAULT_OPTIONS, then: Callable[[ModelBundle], None] | None = None
+    ) -> None:
         self.options = options
+        self._then = then
         self._guard = threading.Lock()
         self._loaded: dict[str, ModelBundle] = {}
 
@@ -311,5 +314,8 @@ class Bundles:
                 if spec.published:
                     self._loaded = {k: b for k, b in self._loaded.items() if not b.spec.published}
                     gc.collect()  # hooks and modules name each other
-                self._loaded[model_id] = build_bundle(spec, options=self.options, check=check)
+                bundle = build_bundle(spec, options=self.options, check=check)
+                if self._then is not None:
+                    self._then(bundle)
+                self._loaded[model_id] = bundle
             return self._loaded[model_id]
