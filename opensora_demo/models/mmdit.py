@@ -367,9 +367,9 @@ class MMDiT(nn.Module):
             shards, of_text, of_video = TokenShards.joined(self.peers, txt.shape[1], x.shape[1], x.device)
             txt, x = of_text.take(txt, 1), of_video.take(x, 1)
         for block in self.double_blocks:
-            x, txt = block(x, txt, vec, rope, shards)
+            x, txt = block(x, txt, vec, rope, shards=shards)
         x = torch.cat([txt, x], dim=1)
         for block in self.single_blocks:
-            x = block(x, vec, rope, shards)
+            x = block(x, vec, rope, shards=shards)
         x = self.final_layer(x[:, txt.shape[1] :], vec)
         return x if shards is None else of_video.join(x, 1)

@@ -145,7 +145,7 @@ class Adapter(ABC, Generic[N, C]):
         """The blocks of each layer, in the order in which a call runs them; a block is called with what it changes
         first."""
 
-    def unchanged(self, block: nn.Module, *args: Any) -> Any:
+    def unchanged(self, block: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """What a block answers that changes nothing of its arguments."""
         return args[0]
 

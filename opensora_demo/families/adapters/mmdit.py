@@ -77,7 +77,7 @@ class MMDiTAdapter(JointTextAdapter[MMDiT]):
     def layers(self) -> Sequence[tuple[nn.Module, ...]]:
         return [(block,) for _, block in self._blocks()]
 
-    def unchanged(self, block: nn.Module, *args: Any) -> Any:
+    def unchanged(self, block: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return args[:2] if isinstance(block, DoubleBlock) else args[0]
 
     def _blocks(self) -> Iterator[tuple[int, DoubleBlock | SingleBlock]]:
