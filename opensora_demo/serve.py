@@ -45,13 +45,14 @@ from opensora_demo.ui.head import ICON
 from opensora_demo.ui.language import spoken
 from opensora_demo.ui.page import build_page
 from opensora_demo.ui.probes import Probes
+from opensora_demo.ui.sessions import keep_little
 from opensora_demo.ui.theme import build_theme, page_css
 from opensora_demo.ui.video_api import VideoApi
 from opensora_demo.weights.options import WeightOptions
 
 SPARE_THREADS = 40  # a run that is watched takes one, and the page is to be answered meanwhile
 NEVER = "1000000000"  # calls after which Gradio sums up its statistics of them, which nobody is shown
-SESSIONS = 200  # of whom Gradio keeps components that were changed, a third of a megabyte each
+SESSIONS = 200  # of whom Gradio keeps components that were changed (`ui.sessions`)
 JOIN_S = 2.0  # how long the queue of runs may take to write down where it stopped
 
 
@@ -155,6 +156,7 @@ def main(argv: list[str] | None = None) -> int:
         engine.close()
         remove()
         return 1
+    keep_little(page)
     adopt("uvicorn", "uvicorn.error", "uvicorn.access")  # which the server has set up for itself
     shutdown.wait()
     of_queue = [] if storage is None else [storage.worker.close]

@@ -26,6 +26,7 @@ from opensora_demo.ui.context import PageContext
 from opensora_demo.ui.doors import Doors
 from opensora_demo.ui.language import spoken
 from opensora_demo.ui.page import build_page
+from opensora_demo.ui.sessions import keep_little
 from opensora_demo.ui.video_api import VideoApi
 from tests.ui.conftest import FakeBundles, FakePipeline
 
@@ -116,6 +117,7 @@ def serving(
             Middleware(Doors, context=context, functions=page.fns, uploads=uploads, private=True),
         ),
     )
+    keep_little(page)
     yield Server(url, pipeline, context, page, uploads)
     context.engine.close()
     page.close(verbose=False)
