@@ -288,6 +288,9 @@ def test_what_grows_is_a_fault() -> None:
     assert soak.Report(samples=[*warm, after(200, resident_mb=549.0, threads=28)]).faults() == []
     grown = soak.Report(samples=[*warm, after(200, resident_mb=551.0, threads=29, open_files=41, temp_files=53)])
     assert [fault.split(" ")[0] for fault in grown.faults()] == ["resident_mb", "threads", "open_files", "temp_files"]
+    crowded = soak.Report(samples=[*warm, after(200), after(250, resident_mb=600.0, threads=29)])
+    crowded.ended["done"], crowded.crowd["done"] = 200, 50
+    assert [fault.split(" ")[0] for fault in crowded.faults()] == ["threads"]
     slow = soak.Report(health_s=[0.01] * 90 + [0.3] * 10)
     slow.crowd["done"], slow.crowd["refused with 503"], slow.ended["lost: the stream ended"] = 49, 1, 1
     assert slow.faults() == [
