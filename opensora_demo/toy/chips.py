@@ -13,7 +13,7 @@ from typing import Literal
 
 from opensora_demo.catalog import find_model
 from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
-from opensora_demo.catalog.spec import ModelSpec, WeightFiles
+from opensora_demo.catalog.spec import ModelSpec
 from opensora_demo.messages import Language
 from opensora_demo.toy import captions_zh
 from opensora_demo.toy.captions import BACKGROUND_PHRASES, COLOUR_WORDS, MOTION_PHRASES, SHAPE_WORDS, VERBS
@@ -21,7 +21,7 @@ from opensora_demo.toy.worlds import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 Kind = Literal["colour", "shape", "motion", "place"]
 VALUES: dict[Kind, tuple[str, ...]] = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "place": BACKGROUNDS}
-TOY_MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id)  # that have examples
+TOY_MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id)
 
 
 def phrases(kind: Kind, value: str, language: Language) -> tuple[str, ...]:
@@ -93,8 +93,7 @@ def place_name(value: str, language: Language) -> str:
 
 def knows_words(model_id: str) -> bool:
     """Whether chips and sentences made of them are about this model."""
-    spec = find_model(model_id)
-    return isinstance(spec.weights, WeightFiles) or bool(spec.labels)
+    return model_id in TOY_MODELS or bool(find_model(model_id).labels)
 
 
 def kinds_of(spec: ModelSpec) -> tuple[Kind, ...]:

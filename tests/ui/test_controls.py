@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles, find_model
+from opensora_demo.catalog import MODELS, ModelSpec, find_model
 from opensora_demo.errors import RequestError
 from opensora_demo.messages import Language, from_json, render
 from opensora_demo.request import settings as table
@@ -17,6 +17,7 @@ from opensora_demo.request.limits import Range
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.forms import AXES, parse_rows
+from opensora_demo.toy.chips import TOY_MODELS
 from opensora_demo.ui.actions.all import Actions
 from opensora_demo.ui.controls import (
     ROW_FIELDS,
@@ -80,7 +81,7 @@ def test_every_control_follows_the_model(spec: ModelSpec) -> None:
     assert updates["video_frames"]["visible"] == (len(limits.video_frames) > 1)
     assert updates["stage"]["about"]["extends"] == ("extend" in limits.video_uses)
     for name in ("composer", "die"):  # the toy worlds are those of the nano models
-        assert updates[name]["visible"] == (isinstance(spec.weights, WeightFiles) or bool(spec.labels))
+        assert updates[name]["visible"] == (spec.id in TOY_MODELS or bool(spec.labels))
     height_px, width_px = limits.size_px
     about = updates["stage"]["about"]
     assert about["model"] == spec.id

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from opensora_demo import serve
-from opensora_demo.catalog import MODELS, NANO, offer_only
+from opensora_demo.catalog import MODELS, NANO, ElsewhereWeights, offer_only
 from opensora_demo.catalog.served import served_model
 from opensora_demo.errors import Cancelled, DeviceError, RequestError, ServerError
 from opensora_demo.media import read_mp4, read_settings
@@ -34,6 +34,7 @@ from opensora_demo.service.options import ServerAddress, ServerOptions
 from opensora_demo.service.remote import RemoteEngine, VideoServer, connect
 from opensora_demo.service.video_jobs import VideoJobs
 from opensora_demo.service.visitors import Rate, RateLimit
+from opensora_demo.toy.chips import knows_words
 from opensora_demo.ui import video_api
 from opensora_demo.ui.actions.all import actions_of
 from opensora_demo.ui.context import PageContext
@@ -572,6 +573,11 @@ def test_a_quiet_server_is_said_while_it_lasts() -> None:
             ("loading", "run.loading"), ("loading", "run.server_quiet"), ("loading", "run.loading"),
             ("denoising", "run.denoising"), ("denoising", "run.server_quiet"),
         ]  # fmt: skip
+
+
+def test_a_model_of_ours_keeps_its_words_there(engine: RemoteEngine) -> None:
+    assert isinstance(MODELS["nano"].weights, ElsewhereWeights)
+    assert knows_words("nano")
 
 
 def test_the_page_over_a_server_of_other_models(engine: RemoteEngine) -> None:

@@ -166,14 +166,3 @@ def test_clips_of_every_model_that_knows_words_are_marked_or_left(model: str) ->
     clip = Clip(frames=np.zeros((limits.default_frames, height_px, width_px, 3), np.uint8), request=request)
     (marks,) = outputs.scene_marks(clip)
     assert (marks is None) == (height_px != width_px)
-
-
-@pytest.mark.parametrize("model_id", [id_ for id_ in MODELS if knows_words(id_)])
-def test_what_the_reader_cannot_read_has_no_marks(model_id: str) -> None:
-    """A model of these worlds may make clips that are not square."""
-    limits = MODELS[model_id].limits
-    request = parse_request({"prompt": "a star", "seed": 3}, model_id=model_id, limits=limits)
-    shape = request.shape
-    black = np.zeros((shape.frames, shape.height_px, shape.width_px, 3), np.uint8)
-    (marks,) = outputs.scene_marks(Clip(frames=black, request=request))
-    assert (marks is None) == (shape.height_px != shape.width_px)
