@@ -17,6 +17,10 @@ FORM_HOLDS = """([selector, value]) => {
   const field = document.querySelector(selector);
   return field !== null && field.value === value;
 }"""
+PLANNED = """([scales, columns]) => {
+  if (document.querySelector("#scales textarea, #scales input").value !== scales) return "lost";
+  return document.querySelector("#plan").textContent.trim().startsWith(columns) && "planned";
+}"""
 PLAYING = """(name) => {
   const video = document.querySelector('#' + name + ' video.os-video'), stage = video.closest('.os-stage');
   if (stage.dataset.show !== 'clip' || !stage.classList.contains('os-ready') || video.paused) return false;
@@ -69,12 +73,14 @@ def box(page: Any, selector: str) -> dict[str, float]:
 
 
 def open_compare(page: Any, scales: str) -> None:
-    """Turn to the second tab; what is typed before its parts are there would be lost."""
+    """Turn to the second tab. Gradio draws a tab when it is first shown, and a field that is typed into while that goes
+    on, faster than a person can, takes its first value again: then it is typed once more."""
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_selector("#grid .os-compare")
     field = page.locator("#scales textarea, #scales input")
-    field.fill(scales)
-    field.blur()
-    page.wait_for_function(
-        "(n) => document.querySelector('#plan').textContent.trim().startsWith(n)", arg=str(scales.count(",") + 1)
-    )
+    for _ in range(3):
+        field.fill(scales)
+        field.blur()
+        if page.wait_for_function(PLANNED, arg=[scales, str(scales.count(",") + 1)], polling=20).json_value() != "lost":
+            return
+    raise AssertionError(f"what is typed into the scales is lost: {field.input_value()}")

@@ -15,7 +15,7 @@ from opensora_demo.messages import render
 from opensora_demo.ui.controls import listed_title
 from opensora_demo.weights.options import DEFAULT_OPTIONS
 from opensora_demo.weights.store import unavailable_reason
-from tests.browser.actions import FORM_HOLDS, Visit, box, text, wait
+from tests.browser.actions import FORM_HOLDS, Visit, box, open_compare, text, wait
 
 pytestmark = pytest.mark.browser
 
@@ -104,10 +104,8 @@ def test_first_and_last_frame_or_a_loop_with_the_oscillating_rule(visit: Visit) 
         assert chip in chips
     settings = settings_of(page)
     assert (settings["rule"], settings["reference"], settings["last_frame"]) == ("oscillating", True, True)
-    page.get_by_role("tab", name="Compare", exact=True).click()
+    open_compare(page, "1, 4")
     assert "debug · 2.0 MMDiT" in text(page, "#compare-note")
-    page.wait_for_selector("#grid .os-compare")
-    page.fill("#scales textarea, #scales input", "1, 4")
     page.locator("#rules").get_by_text("APG").click()
     page.get_by_text("Not yet: Guidance rule: apg is for text alone").wait_for()
     page.locator("#rules").get_by_text("APG").click()
