@@ -259,7 +259,8 @@ class _Scene:
             self.seconds["decode"] += time.perf_counter() - clock
             made.append(frames)
             if last:
-                yield Decoding(done=row + 1, total=len(x), clip=Clip(frames=frames, request=self.whole.column(row)))
+                clip = Clip(frames=frames, request=self.whole.column(row))
+                yield Decoding(done=row + 1, total=len(x), clip=clip, column=row)
                 self.check()
         return tuple(made)
 

@@ -62,6 +62,11 @@ class Lazy(Sequence[Frames]):
         self._make: Callable[[], Sequence[Frames]] | None = make
         self._made: Sequence[Frames] = ()
 
+    @property
+    def made(self) -> bool:
+        """Somebody has looked at one."""
+        return self._make is None
+
     def __len__(self) -> int:
         return self._count
 

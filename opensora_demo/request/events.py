@@ -118,11 +118,14 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """`done` of `total` clips have been decoded, this one last."""
+    """`done` of `total` clips are there, last this one, which stands in this `column` of a comparison; `again` says
+    that it was made before (`service.made`)."""
 
     done: int
     total: int
     clip: Clip
+    column: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -335,7 +335,7 @@ class RemoteJob:
             read = _refined(video)
             for stage, took in _stages(video).items():
                 seconds[stage] = seconds.get(stage, 0.0) + took
-            yield Decoding(done=index + 1, total=len(request.columns), clip=clip)
+            yield Decoding(done=index + 1, total=len(request.columns), clip=clip, column=index)
         seconds = seconds or {"denoise": self._spent_s()}
         yield Finished(clips=tuple(clips), seconds=seconds, unknown=tuple(unknown), refined=read)
 

@@ -20,6 +20,7 @@ from opensora_demo.errors import DemoError
 from opensora_demo.messages import message
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.engine import Engine, State
+from opensora_demo.service.made import MadeClips
 from opensora_demo.service.options import Downloads, Who
 from opensora_demo.service.outputs import OutputFolder
 from opensora_demo.service.runs import Run, Runs, reason_of
@@ -73,6 +74,7 @@ class PageContext:
         self.downloads = downloads  # of weights, by whoever sees the page
         self.about = about  # what the host says about this instance
         self.files = files or OutputFolder()
+        self.made = MadeClips()  # of comparisons
         self.runs = runs or Runs(clock)
         self.readers = Readers(clock)
         self.watches_readers = False  # who reads is known: `VisitorLimits` stands in front of the page

@@ -74,7 +74,7 @@ class FakePipeline:
             for k in range(total):
                 frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), 10 * k, np.uint8)
                 clips.append(Clip(frames=frames, request=request.column(k)))
-                yield Decoding(done=k + 1, total=total, clip=clips[-1])
+                yield Decoding(done=k + 1, total=total, clip=clips[-1], column=k)
             yield Finished(
                 clips=tuple(clips), seconds={"text": 0.1, "denoise": 1.0, "decode": 0.2}, unknown=self.unknown
             )

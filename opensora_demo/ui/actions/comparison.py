@@ -69,7 +69,8 @@ class ComparisonActions:
                 if view.has(row, seed):
                     continue
                 view.begin(row, seed)
-                for event in run.follow(self.context.engine.submit(request, owner)):
+                job = self.context.made.submit(self.context.engine, request, owner, pictures=seed == 0)
+                for event in run.follow(job):
                     view.add(event)
                     run.publish(view.value(run.elapsed_s, kept=run.kept))
             write()

@@ -205,6 +205,7 @@ class CompareView:
         self._row = self._seed = 0
         self._seconds = 0.0
         self._done = 0  # steps of the runs before
+        self._again = 0  # clips that were made before this comparison
         self._finished: set[tuple[int, int]] = set()
         self._refined: dict[str, None] = {}
         self._fresh: list[Sample] = []  # of the run that is going on
@@ -297,9 +298,12 @@ class CompareView:
             case StepPreview():
                 self._step(event)
                 self._say("denoising", of_scene(event, self._denoising(event.index + 1, event.total)))
-            case Decoding(done=done, clip=clip):
-                self._take(done - 1, clip)
-                self._say("decoding", self._decoding(done, len(request.columns)))
+            case Decoding(done=done, clip=clip, column=column, again=again):
+                self._take(column, clip)
+                if again:
+                    self._again += 1
+                else:
+                    self._say("decoding", self._decoding(done, len(request.columns)))
             case Finished():
                 self._seconds += sum(event.seconds.values())
                 self._done += request.steps * request.scenes
@@ -342,8 +346,10 @@ class CompareView:
             row["latent"] = int(event.previews[0].shape[0])
             pictures = [jpeg_strip(preview, PREVIEW_PX) for preview in event.previews]
             row["steps"].append({"index": step, "noise_level": round(event.t, 3), "pictures": pictures})
-        for column in range(len(event.previews)):
-            value["cells"][self._row][column] = {"state": "denoising", "step": step}
+        cells = value["cells"][self._row]
+        for column, cell in enumerate(cells):
+            if cell["state"] != "done":  # made before
+                cells[column] = {"state": "denoising", "step": step}
 
     def _take(self, column: int, clip: Clip) -> None:
         """A clip is there: the first seed's is shown, the others count."""
@@ -394,7 +400,8 @@ class CompareView:
 
     def finish(self, elapsed: float) -> CompareValue:
         """The last value of a comparison that went well."""
-        self._say("done", message("run.done"))
+        again = message("run.done_again", count=self._again, total=len(self._samples))
+        self._say("done", again if self._again else message("run.done"))
         self._value["left"] = None
         return self.value(elapsed)
 
