@@ -216,13 +216,12 @@ class _Replayed:
         clips = {
             column: Clip(frames=made.frames, request=self.request.column(column)) for column, made in self.found.items()
         }
-        if self.part is None:
-            yield from self._steps()
         for done, (column, clip) in enumerate(clips.items(), start=1):
             yield Decoding(done=done, total=len(self.request.columns), clip=clip, column=column, again=True)
         if self.part is not None:
             yield from self._missing(self.part, clips)
             return
+        yield from self._steps()
         read = next(iter(self.found.values())).encoded
         self._over = True
         yield Finished(

@@ -173,6 +173,26 @@ def test_the_page_says_how_many_and_shows_their_steps(actions: Actions, pipeline
     assert pipeline.closed == 2
 
 
+def seeds_of(value: dict[str, Any]) -> set[int]:
+    return {cell["settings"]["seed"] for row in value["cells"] for cell in row}
+
+
+def test_a_table_that_grows_keeps_its_noise(actions: Actions, pipeline: Any) -> None:
+    """No seed is typed: it is drawn, for the very same table anew."""
+    first = comparison(actions, seed=None, scales="1, 4")[-1]
+    more = comparison(actions, seed=None, scales="1, 4, 7")[-1]
+    assert seeds_of(more) == seeds_of(first)
+    assert read(more["text"]) == "Done. Made before, and not again: 2 of 3 clips."
+    other_rule = comparison(actions, seed=None, scales="1, 4, 7", rules=["plain", "apg"])[-1]
+    assert seeds_of(other_rule) == seeds_of(first)
+    same = comparison(actions, seed=None, scales="1, 4, 7", rules=["plain", "apg"])[-1]
+    assert seeds_of(same).isdisjoint(seeds_of(first))
+    prompt = comparison(actions, seed=None, scales="1, 4", prompt="a blue ball")[-1]
+    assert seeds_of(prompt).isdisjoint(seeds_of(same))
+    typed = comparison(actions, seed=9, scales="1, 7", prompt="a blue ball")[-1]
+    assert seeds_of(typed) == {9}
+
+
 def test_a_clip_of_the_model_is_the_same_within_a_comparison_of_another_size(nano: ModelBundle) -> None:
     class Bundles(FakeBundles):
         def get(self, model_id: str, check: Any = None) -> ModelBundle:

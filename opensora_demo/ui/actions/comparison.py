@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,7 @@ from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.messages import Message, in_a_row, message
 from opensora_demo.service.engine import State
 from opensora_demo.service.forms import (
+    COMPARISON,
     EXAMPLE,
     Comparison,
     Form,
@@ -34,6 +36,7 @@ from opensora_demo.ui.values.common import IdleValue
 from opensora_demo.ui.values.compare import CompareValue, CompareView
 
 KEEP_STOPPED = 6  # comparisons that can go on, with the frames they have
+KEEP_SEEDS = 200  # visitors whose last comparison's seed is known
 
 
 class ComparisonActions:
@@ -43,6 +46,7 @@ class ComparisonActions:
         self.context = context
         # By the secret ids of their runs, oldest first.
         self._stopped: dict[str, tuple[Comparison, CompareView, Form | None]] = {}
+        self._seeds: OrderedDict[str, tuple[Form, int]] = OrderedDict()  # by visitor, the last comparison's
 
     def start(
         self,
@@ -105,8 +109,25 @@ class ComparisonActions:
         """Values of the comparison, from the click to the last clip."""
         form = dict(zip(compare_names(), values, strict=True))
         with user_errors():
-            run = self.start(parse_comparison(form, self.context.estimator), request, form=form)
+            seeded = self._with_seed(form, request.session_hash)
+            comparison = parse_comparison(seeded, self.context.estimator)
+            run = self.start(comparison, request, form=form)
+        self._keep_seed(form, comparison.requests[0].seed, request.session_hash)
         yield from self.context.follow(run, request)
+
+    def _with_seed(self, form: dict[str, Any], visitor: str | None) -> dict[str, Any]:
+        """Where no seed is typed, a table that has other columns or rows than the visitor's last one, and is the same
+        otherwise, goes on with its noise; the very same table is made of new noise."""
+        last, seed = self._seeds.get(visitor or "", ({}, 0))
+        changed = {name for name in form if last.get(name, form[name]) != form[name]} if last else set()
+        goes_on = bool(changed) and changed <= set(COMPARISON) and form["seed"] in (None, "")
+        return form | {"seed": seed} if goes_on else form
+
+    def _keep_seed(self, form: Form, seed: int, visitor: str | None) -> None:
+        self._seeds[visitor or ""] = form, seed
+        self._seeds.move_to_end(visitor or "")
+        while len(self._seeds) > KEEP_SEEDS:
+            self._seeds.popitem(last=False)
 
     def plan(self, *values: Any) -> Message:
         """What a comparison would run, in a sentence; what is wrong with it in another."""
