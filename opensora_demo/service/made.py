@@ -180,12 +180,15 @@ class _Recorded:
                 yield event
                 if isinstance(event, Encoded):
                     encoded = encoded or event
-                elif isinstance(event, StepPreview) and not (
-                    isinstance(event.previews, Lazy) and not event.previews.made
-                ):
-                    steps = steps or [[] for _ in event.guidance]
-                    for own, guidance, picture in zip(steps, event.guidance, event.previews, strict=False):
+                elif isinstance(event, StepPreview) and _seen(event.previews):
+                    steps = steps or [[] for _ in event.previews]
+                    for own, guidance, picture in zip(steps, event.guidance, event.previews, strict=True):
                         own.append(Step(place=event.place, t=event.t, guidance=guidance, picture=picture))
+
+
+def _seen(pictures: Sequence[Frames]) -> bool:
+    """Whether there are any, and they have been made."""
+    return bool(pictures) and (not isinstance(pictures, Lazy) or pictures.made)
 
 
 @dataclass(slots=True)
@@ -259,7 +262,7 @@ class _Replayed:
                     case Started():
                         pass  # said before
                     case StepPreview(guidance=guidance):
-                        in_force = dict(zip(new, guidance, strict=True))
+                        in_force = dict(zip(new, guidance, strict=False))  # another server says nothing of it
                         in_force |= {c: of[event.place].guidance for c, of in steps.items() if event.place in of}
                         yield replace(
                             event,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,6 +130,18 @@ def test_a_clip_without_its_steps_is_made_again_where_they_are_shown(fake: Asked
     made.keep(asked("7"), Made(frames=np.zeros((17, 8, 8, 3), np.uint8), steps=(), encoded=None))
     events(made, engine, asked("7"))
     assert len(fake.columns) == 1
+
+
+def test_an_engine_whose_steps_have_no_pictures(fake: Asked) -> None:
+    def without_pictures(*args: Any, **how: Any) -> Iterator[Any]:
+        for event in fake(*args, **how):
+            yield replace(event, previews=(), guidance=()) if isinstance(event, StepPreview) else event
+
+    engine, made = LocalEngine(FakeBundles(), generate=without_pictures), MadeClips()
+    engine.blind = message("note.blind")
+    for scales, runs in (("1, 4", 1), ("1, 2, 4", 2), ("2, 4", 2)):
+        assert len(last(events(made, engine, asked(scales))).clips) == len(scales.split(","))
+        assert len(fake.columns) == runs
 
 
 def test_the_oldest_make_room_and_a_cleaned_folder_is_no_error(engine: LocalEngine, fake: Asked) -> None:
