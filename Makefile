@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo quick lint check test tests wheel install install-test tools clean
+.PHONY: demo quick lint check test everything tests thorough wheel install install-test tools clean
 
 demo: install
 	$(BIN)/python app.py
@@ -41,14 +41,20 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 COVERED := request/* sampling/* service/* pipeline.py
 
 quick: install-test tools
-	$(PYTEST) -m "not browser and not slow" tests/unit $(wildcard tests/js)
+	$(PYTEST) -m "not browser and not slow and not thorough" tests/unit $(wildcard tests/js)
 
 # Each of the two needs nothing from the other: with -j2 they run side by side.
 test: lint tests
 
 tests: tools
-	$(PYTEST) --cov --cov-report=
+	$(PYTEST) -m "not thorough" --cov --cov-report=
 	set -e; for part in $(COVERED); do $(BIN)/coverage report --include="opensora_demo/$$part" --fail-under=95; done
+
+# Before a release: also what takes minutes to try every model of a kind.
+everything: test thorough
+
+thorough: tools
+	$(PYTEST) -m thorough
 
 wheel: install-test
 	PYTHON=$(PYTHON) .ci/wheel

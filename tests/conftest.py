@@ -25,11 +25,10 @@ def nano() -> ModelBundle:
 
 
 def together(nodeid: str) -> str:
-    """What shares costly fixtures goes to one worker: a file, or one half of what needs the app and a browser."""
+    """What shares costly fixtures goes to one worker: a file, or all that needs the app and a browser, of which two
+    would starve each other and fail for that."""
     file = nodeid.partition("::")[0]
-    if not file.startswith("tests/browser/"):
-        return file
-    return "browser, one half" if file.endswith(("test_page.py", "test_models.py")) else "browser, the other half"
+    return "browser" if file.startswith("tests/browser/") else file
 
 
 @pytest.hookimpl(optionalhook=True)

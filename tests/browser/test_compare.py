@@ -154,6 +154,7 @@ def test_rows_and_rules_make_a_table_with_a_chart(visit: Visit) -> None:
     page.wait_for_function("() => document.querySelector('#seed textarea, #seed input').value === '6'")
 
 
+@pytest.mark.thorough
 def test_a_comparison_is_shared_in_one_piece(visit: Visit, tmp_path: Path) -> None:
     """Its link fills the form and says so; saved as a page it plays alone, and runs nothing that was typed."""
     page = visit(query=f"?axis=steps&rows=2%2C+3&scales=1%2C+5&seed=7&prompt={quote(EVIL)}")

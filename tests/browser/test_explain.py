@@ -151,6 +151,7 @@ def test_every_figure_answers_and_a_run_can_be_stopped(visit: Visit) -> None:
     stop_and_explain_again(page)
 
 
+@pytest.mark.thorough
 def test_a_network_is_trained_in_the_browser(visit: Visit) -> None:
     """Another scale sends its points elsewhere, and so does data of one's own."""
     page = visit(query="?model=debug-1.0", motion=True)

@@ -28,6 +28,7 @@ def show(page: Any, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
 
 
+@pytest.mark.thorough
 def test_loops_stop_where_nobody_sees_them(visit: Visit) -> None:
     page = visit(motion=True)
     start(page, "a red ball", steps=2)

@@ -117,6 +117,7 @@ def test_first_and_last_frame_or_a_loop_with_the_oscillating_rule(visit: Visit) 
     assert shape["width"] / shape["height"] == pytest.approx(384 / 256, rel=0.02)
 
 
+@pytest.mark.thorough
 def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
     page = visit()
     steps = page.get_by_label("number input for Steps").input_value()
@@ -141,6 +142,7 @@ def test_a_model_of_text_alone_hides_what_is_not_its_own(visit: Visit) -> None:
     assert text(page, "#stage .os-prompt") == "a dragon"  # what was made stays
 
 
+@pytest.mark.thorough
 def test_a_clip_brings_its_model_back(visit: Visit) -> None:
     page = visit()
     choose(page, "debug-1.3")

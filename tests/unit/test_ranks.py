@@ -32,8 +32,7 @@ from opensora_demo.runtime.ranks import Ranks, joined
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ["debug-1.0-dit", "debug-1.0-latte", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"]
-# Two processes try all models; four, which take twice the time, one of each network.
-FAMILIES = {2: [id_ for id_ in MODELS if id_.startswith("debug-")], 4: NETWORKS}
+EVERY_MODEL = [id_ for id_ in MODELS if id_.startswith("debug-")]
 TOLERANCE = 1e-5
 TILES = ("s", "t", "st")  # of space, of time
 
@@ -93,9 +92,9 @@ class Work:
         return count
 
 
-def process(rank: int, size: int, port: int, folder: str) -> None:
-    """One of `size` processes writes down, for each layout and run, how far what it makes is from what it makes alone
-    (over the largest value, as random weights leave latents far from 1), and its share of the work."""
+def process(rank: int, size: int, port: int, folder: str, models: list[str]) -> None:
+    """One of `size` processes writes down, for each model, layout and run, how far what it makes is from what it makes
+    alone (over the largest value, as random weights leave latents far from 1), and its share of the work."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
@@ -106,7 +105,7 @@ def process(rank: int, size: int, port: int, folder: str) -> None:
         assert ranks.agree(os.getpid) == ranks.agree(os.getpid)
         for kind, ours, theirs in zip(TILES, tiled(None), tiled(Peers(size, rank)), strict=True):
             apart[f"tiles {kind}"] = float((ours - theirs).abs().max())
-        for model_id in FAMILIES[size]:
+        for model_id in models:
             bundle, asked, work = build_bundle(MODELS[model_id]), requests_of(model_id), Work()
             work.watch(bundle.family.network)
             expected = [(*outputs(bundle, request), work.taken()) for request in asked]
@@ -129,12 +128,19 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_every_family_equals_itself_in_one_process(size: int, tmp_path: Path) -> None:
-    start_processes(process, (size, free_port(), str(tmp_path)), nprocs=size, start_method="spawn")
+@pytest.mark.parametrize(
+    ("size", "models"),
+    [
+        pytest.param(2, ["debug-1.0-latte", "debug-1.3", "debug-2.0"], id="2"),
+        pytest.param(2, EVERY_MODEL, id="2, every model", marks=pytest.mark.thorough),
+        pytest.param(4, NETWORKS, id="4, every network", marks=pytest.mark.thorough),
+    ],
+)
+def test_every_family_equals_itself_in_one_process(size: int, models: list[str], tmp_path: Path) -> None:
+    start_processes(process, (size, free_port(), str(tmp_path), models), nprocs=size, start_method="spawn")
     for rank in range(size):
         apart, shares = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert {name.split()[0] for name in apart} == {"tiles", *FAMILIES[size]}
+        assert {name.split()[0] for name in apart} == {"tiles", *models}
         assert {name: far for name, far in apart.items() if far > TOLERANCE} == {}
         assert [far for name, far in apart.items() if name.startswith("tiles")] == [0, 0, 0]
         # A picture's tokens are one frame's, so processes beyond its branches have nothing to do. Otherwise what is
@@ -142,7 +148,7 @@ def test_every_family_equals_itself_in_one_process(size: int, tmp_path: Path) ->
         moving = {name: share for name, share in shares.items() if "pixart" not in name}
         assert {name: share for name, share in moving.items() if not 1 / size <= share <= 0.75} == {}
         halves = [share for name, share in shares.items() if name.endswith(" 2 1")]  # two clips, two branches each
-        assert size == 4 or halves == pytest.approx([0.5] * len(FAMILIES[2]), abs=0.1)
+        assert size == 4 or halves == pytest.approx([0.5] * len(models), abs=0.1)
 
 
 def test_how_processes_share_a_run() -> None:
@@ -200,6 +206,7 @@ def test_torchrun_makes_the_clip_that_one_process_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_mistake_ends_all_processes_with_one_sentence(tmp_path: Path) -> None:
     done = torchrun(2, "generate", "a red ball", "--steps", "0", "--out", str(tmp_path / "a.mp4"))
     assert done.returncode != 0

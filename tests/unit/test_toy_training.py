@@ -61,6 +61,7 @@ def adherence(folder: Path, both: TextToVideo) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_toy_model_learns_to_follow_prompts(tmp_path: Path) -> None:
     build_tokenizer(str(tmp_path / "tokenizer.json"))
     codec = load_codec(CODEC, tuple(ASSETS / "nano" / name for name in FILES.codec))
