@@ -138,6 +138,7 @@ class _Scene:
     cancel: Flag | None
     seconds: dict[str, float]
     unknown: tuple[str, ...] = ()
+    reused: list[tuple[bool, ...]] = field(default_factory=list)  # of each step, as `StepPreview` has it
     request: GenerationRequest = field(init=False)  # of this scene alone
     refined: str | None = None
 
@@ -216,6 +217,9 @@ class _Scene:
                     return x
                 x = step.x
                 self.seconds["denoise"] += time.perf_counter() - clock
+                cache = condition.at(step.index).cache
+                reused = () if cache is None else cache.reused
+                self.reused.append(reused)
                 yield StepPreview(
                     index=step.index,
                     total=step.total,
@@ -229,6 +233,7 @@ class _Scene:
                     decoded=partial(decode_step, step, bundle.pictures) if look and bundle.tiny else None,
                     scene=self.index,
                     scenes=self.whole.scenes,
+                    reused=reused,
                 )
                 self.check()
                 if step.index + 1 == stop:
@@ -296,6 +301,7 @@ def generate(
     yield Started(request=request)
     memory, seconds = PeakMemory(bundle.device), {"text": 0.0, "denoise": 0.0, "decode": 0.0}
     draw, unknown = noise_of(bundle, request), dict[str, None]()
+    reused: list[tuple[bool, ...]] = []
     before: _End | None = None
     read: str | None = None
     for index in range(request.scenes):
@@ -306,10 +312,18 @@ def generate(
         unknown |= dict.fromkeys(scene.unknown)
         read = read or scene.refined
         x = yield from scene.denoise(noise.expand(len(request.columns), -1, -1, -1, -1), condition, draw, look)
+        reused += scene.reused
         before = _End((yield from scene.decode(x, before)), x)
     assert before is not None
     clips = tuple(Clip(frames=frames, request=request.column(row)) for row, frames in enumerate(before.frames))
-    yield Finished(clips=clips, seconds=seconds, unknown=tuple(unknown), peak_bytes=memory.read(), refined=read)
+    yield Finished(
+        clips=clips,
+        seconds=seconds,
+        unknown=tuple(unknown),
+        peak_bytes=memory.read(),
+        refined=read,
+        reused=tuple(map(sum, zip(*filter(None, reused), strict=True))),
+    )
 
 
 def run(bundle: ModelBundle, request: GenerationRequest) -> Finished:

@@ -385,7 +385,7 @@ export interface FileValue {
  * index: from 1; noise_level: 1..0; milliseconds: of denoising; guidance_asked: the scale in force; guidance_measured:
  * what the result comes to; cosine: between the branches; peak: of the difference's picture, in units of the latent;
  * quantities: what `pictures` shows, row by row, its latent frames side by side; channels: the same of every channel
- * of the guided estimate. Pictures are data URIs.
+ * of the guided estimate. Pictures are data URIs. reused: the prediction is that of the step before.
  */
 export interface ScopeStep {
   index: number;
@@ -399,6 +399,7 @@ export interface ScopeStep {
   quantities: Quantity[];
   pictures: string;
   channels: string;
+  reused?: boolean;
 }
 
 /**

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event as Flag
 from typing import Any
 
@@ -177,7 +177,8 @@ def explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None
     """Run a request of one clip without given frames, of its scenes the first: Progress, and each part once. Raises
     Cancelled at the next step after `cancel` is set, DeviceError where memory runs out."""
     try:
-        with closing(_explain(bundle, request.scene(0), cancel)) as parts:  # type: ignore[type-var]
+        watched = replace(request.scene(0), step_cache="off")  # every step is looked into
+        with closing(_explain(bundle, watched, cancel)) as parts:  # type: ignore[type-var]
             yield from parts
     except Exception as error:
         if not is_out_of_memory(error):

@@ -23,6 +23,7 @@ from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import VideoShape
 from opensora_demo.sampling.guidance import PROMPT, SKIP, WEAK, Guidance
 from opensora_demo.sampling.step import Step, Turn
+from opensora_demo.sampling.step_cache import THRESHOLDS, StepCache
 from opensora_demo.text.clip import PooledText
 from opensora_demo.text.t5 import TextFeatures
 
@@ -70,7 +71,8 @@ class Conditioning:
     times: of a flow's steps and its end, from 1 to 0 (a diffusion sampler has its own). prompt: what the encoder of
     tokens read, with the words that a family adds. unknown: words of it that the encoder does not know; cut_tokens:
     tokens beyond its length. weaker: the same for the weaker model of autoguidance, where a rule asks for it. From the
-    step of a `turn` on, what `after` says holds instead.
+    step of a `turn` on, what `after` says holds instead. cache: what the run remembers of its steps, where some are
+    not computed.
     """
 
     guidance: Guidance
@@ -81,6 +83,7 @@ class Conditioning:
     weaker: Conditioning | None = None
     turn: Turn | None = None
     after: Self | None = None
+    cache: StepCache | None = None
 
     def at(self, step: int) -> Self:
         """What holds at a step."""
@@ -184,6 +187,30 @@ class Family(ABC, Generic[C]):
             prompt = wanted[:, WEAK:]
             own += self.weaker.own_predictions(x, t, condition.weaker, prompt, x_mask, shared=shared)
         return own
+
+    def cached_predictions(
+        self,
+        x: Tensor,
+        t: float,
+        index: int,
+        condition: C,
+        wanted: Tensor,
+        x_mask: Tensor | None = None,
+        *,
+        shared: bool = False,
+    ) -> list[Tensor | None]:
+        """The same at step `index`, or those of the step before, where the run takes them."""
+
+        def compute(asked: Tensor) -> list[Tensor | None]:
+            return self.predictions(x, t, condition, asked, x_mask, shared=shared)
+
+        return compute(wanted) if condition.cache is None else condition.cache.predict(x, index, wanted, compute)
+
+    @staticmethod
+    def step_cache(request: GenerationRequest) -> StepCache | None:
+        """A fresh one, where the request wants one."""
+        threshold = THRESHOLDS[request.step_cache]
+        return StepCache(threshold, request.steps) if threshold else None
 
     def weaker_condition(
         self, request: GenerationRequest, given: ConditioningFrames, size: Grid

@@ -98,6 +98,7 @@ class DiTFamily(Family[DiTConditioning]):
             unknown=tuple(dict.fromkeys(word for words in pooled.unknown for word in words)),
             cut_tokens=pooled.cut_tokens[0],
             weaker=self.weaker_condition(request, given, size),
+            cache=self.step_cache(request),
         )
 
     def own_predictions(
@@ -118,7 +119,7 @@ class DiTFamily(Family[DiTConditioning]):
     def predict(self, x: Tensor, timestep: float, index: int, condition: DiTConditioning) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w)."""
         wanted = self.wanted(condition.guidance, index)
-        out = self.predictions(x, timestep, condition, wanted, shared=index == 0 and len(x) > 1)
+        out = self.cached_predictions(x, timestep, index, condition, wanted, shared=index == 0 and len(x) > 1)
         return guide_noise(out, condition.guidance, index, x, timestep, self.sampler.guided_channels)
 
     def steps(

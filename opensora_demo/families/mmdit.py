@@ -127,6 +127,7 @@ class MMDiTFamily(Family[MMDiTConditioning]):
             unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
             weaker=self.weaker_condition(request, given, size),
+            cache=self.step_cache(request),
         )
 
     def guidance(self, run: RunSettings, given: bool, size: Grid, times: tuple[float, ...]) -> Guidance:
@@ -198,7 +199,7 @@ class MMDiTFamily(Family[MMDiTConditioning]):
         def velocity(x: Tensor, t: float, index: int, x_mask: Tensor | None) -> Prediction:
             told = condition.at(index)
             wanted = self.wanted(told.guidance, index)
-            branches = self.predictions(x, t, told, wanted, shared=index == 0 and len(x) > 1)
+            branches = self.cached_predictions(x, t, index, told, wanted, shared=index == 0 and len(x) > 1)
             return guide_velocity(branches, told.guidance, index, x, t)
 
         yield from sample(velocity, noise, times, order=self.sampler.order, turn=condition.turn)

@@ -179,6 +179,7 @@ class STDiTFamily(Family[STDiTConditioning]):
             unknown=tuple(dict.fromkeys(word for words in features.unknown for word in words)),
             cut_tokens=features.cut_tokens[0],
             weaker=self.weaker_condition(request, given, size),
+            cache=self.step_cache(request),
         )
 
     def _given(
@@ -269,8 +270,8 @@ class STDiTFamily(Family[STDiTConditioning]):
     ) -> Prediction:
         """Guided dx/dt of x (rows, c, t, h, w) at time t. Only (row, branch) pairs that count are evaluated."""
         wanted = self.wanted(condition.guidance, index)
-        branches = self.predictions(
-            x, t, condition, wanted, x_mask, shared=index == 0 and len(x) > 1 and not condition.apart
+        branches = self.cached_predictions(
+            x, t, index, condition, wanted, x_mask, shared=index == 0 and len(x) > 1 and not condition.apart
         )
         return guide_velocity(branches, condition.guidance, index, x, t)
 
@@ -291,8 +292,8 @@ class STDiTFamily(Family[STDiTConditioning]):
     ) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w) for a diffusion sampler."""
         wanted = self.wanted(condition.guidance, index)
-        out = self.predictions(
-            x, timestep, condition, wanted, x_mask, shared=index == 0 and len(x) > 1 and not condition.apart
+        out = self.cached_predictions(
+            x, timestep, index, condition, wanted, x_mask, shared=index == 0 and len(x) > 1 and not condition.apart
         )
         return guide_noise(out, condition.guidance, index, x, timestep, config.guided_channels)
 

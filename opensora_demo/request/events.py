@@ -90,6 +90,7 @@ class StepPreview:
     decoded: Callable[[], Mapping[Shown, Frames]] | None = None
     scene: int = 0
     scenes: int = 1
+    reused: tuple[bool, ...] = ()  # of each clip, whether the prediction is that of the step before; empty: none is
 
     @property
     def place(self) -> int:
@@ -135,6 +136,7 @@ class Finished:
     unknown: tuple[str, ...]
     peak_bytes: int | None = None  # the most memory that was in use meanwhile (`memory.PeakMemory`)
     refined: str | None = None  # as `Encoded` has it; only a first scene's can be
+    reused: tuple[int, ...] = ()  # of each clip, how many steps took the prediction of the step before; empty: none did
 
 
 Stage = Literal["text", "denoise", "decode"]

@@ -63,6 +63,11 @@ Refinement = Literal["seed", "off"]
 
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 
+StepCaching = Literal["off", "mild", "strong"]
+"""Whether steps take the prediction of the step before where it would hardly change (`sampling.step_cache`)."""
+
+STEP_CACHINGS: tuple[StepCaching, ...] = get_args(StepCaching)
+
 LINEAR_RULES: tuple[Rule, ...] = ("plain", "interval", "oscillating", "skip-layer", "autoguidance")
 """A weighted sum of branches."""
 

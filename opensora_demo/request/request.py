@@ -9,7 +9,16 @@ from opensora_demo import __version__
 from opensora_demo.messages import Message, message
 from opensora_demo.request import settings as table
 from opensora_demo.request.curve import Curve
-from opensora_demo.request.limits import REFINEMENTS, VIDEO_USES, Refinement, Rule, Size, VideoUse
+from opensora_demo.request.limits import (
+    REFINEMENTS,
+    STEP_CACHINGS,
+    VIDEO_USES,
+    Refinement,
+    Rule,
+    Size,
+    StepCaching,
+    VideoUse,
+)
 from opensora_demo.request.scenes import has_scenes, scene_of
 from opensora_demo.request.video import Frames, VideoShape
 
@@ -58,6 +67,7 @@ class GenerationRequest:
     loras: tuple[str, ...] = ()  # files added to the model, as they are recorded
     branch: Branch | None = None
     refine: Refinement = REFINEMENTS[0]  # of models that take it (`Limits.refines`)
+    step_cache: StepCaching = STEP_CACHINGS[0]
     stop_step: int | None = None  # the estimate after so many steps is decoded, and the rest is left out
 
     @property

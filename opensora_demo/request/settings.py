@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opensora_demo.messages import Message, listed, message, plain
 from opensora_demo.request.curve import curve_text
-from opensora_demo.request.limits import ALL_RULES, REFINEMENTS, VIDEO_USES, Limits, Range, Refinement, Rule, VideoUse
+from opensora_demo.request.limits import (
+    ALL_RULES,
+    REFINEMENTS,
+    STEP_CACHINGS,
+    VIDEO_USES,
+    Limits,
+    Range,
+    Refinement,
+    Rule,
+    StepCaching,
+    VideoUse,
+)
 from opensora_demo.request.scenes import named_scenes
 
 if TYPE_CHECKING:
@@ -286,7 +297,21 @@ USE_MESSAGES: Mapping[VideoUse, Message] = {use: message(f"label.video_use.{use}
 
 REFINE_MESSAGES: Mapping[Refinement, Message] = {how: message(f"label.refine.{how}") for how in REFINEMENTS}
 
+FEW_STEPS = 4  # of which the first three and the last are computed in any case
+
+STEP_CACHE_MESSAGES: Mapping[StepCaching, Message] = {how: message(f"label.step_cache.{how}") for how in STEP_CACHINGS}
+
 RULE_MESSAGES: Mapping[Rule, Message] = {rule: message(f"label.rule.{rule}") for rule in ALL_RULES}
+
+
+def _step_cache(written: Written) -> Message | None:
+    how = written.get("step_cache", "off")
+    return None if how == "off" else STEP_CACHE_MESSAGES.get(how)
+
+
+def _step_cachings(limits: Limits) -> Choices | None:
+    return None if limits.steps.high <= FEW_STEPS else Choices(STEP_CACHINGS, STEP_CACHINGS[0], STEP_CACHE_MESSAGES)
+
 
 # In the order of the API's parameters: a new one goes to the end, since programs may give them by position.
 SETTINGS: tuple[Setting, ...] = (
@@ -552,6 +577,14 @@ SETTINGS: tuple[Setting, ...] = (
         kind=Choice(),
         limit=lambda limits: Choices(REFINEMENTS, REFINEMENTS[0], REFINE_MESSAGES) if limits.refines else None,
         left_out="seed",
+    ),
+    Setting(
+        name="step_cache",
+        help="mild or strong: steps whose prediction would hardly change take that of the step before; off: none does",
+        kind=Choice(),
+        limit=_step_cachings,
+        left_out="off",
+        chip=Chip(name="step_cache", place=17, text=_step_cache),
     ),
 )
 

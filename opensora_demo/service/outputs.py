@@ -128,6 +128,7 @@ def write_run(file: Path, request: GenerationRequest, done: Finished) -> dict[st
         "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
         "unknown": list(done.unknown),
         **({} if done.refined is None else {"refined": done.refined}),
+        **({"reused_steps": done.reused[0]} if len(done.reused) == 1 else {}),
         **({} if done.peak_bytes is None else {"peak_gb": round(done.peak_bytes / 1e9, 2)}),
     }
     if len(done.clips) == 1:

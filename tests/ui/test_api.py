@@ -42,6 +42,7 @@ ALL = [
     "video_frames",
     "scenes",
     "refine",
+    "step_cache",
 ]
 
 

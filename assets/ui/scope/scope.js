@@ -147,7 +147,8 @@ export function start({ element, props, watch }) {
     const counted = { step: step.index, total: view.total, frame: frame + 1, frames: view.latent };
     const where = say(view.latent > 1 ? "ui.scope.at_frame" : "ui.scope.at", counted);
     const guidance = Number(step.guidance_asked.toFixed(2));
-    const numbers = say("ui.scope.noise", { percent: Math.round(step.noise_level * 100), scale: guidance });
+    const noise = say("ui.scope.noise", { percent: Math.round(step.noise_level * 100), scale: guidance });
+    const numbers = step.reused ? `${noise}  ·  ${say("ui.scope.reused")}` : noise;
     $(".os-scope-at").textContent = `${where}  ·  ${numbers}`;
     grid.setAttribute("aria-valuemax", String(view.total));
     grid.setAttribute("aria-valuenow", String(step.index));

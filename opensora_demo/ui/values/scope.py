@@ -38,7 +38,7 @@ class ScopeStep(TypedDict):
     index: from 1; noise_level: 1..0; milliseconds: of denoising; guidance_asked: the scale in force; guidance_measured:
     what the result comes to; cosine: between the branches; peak: of the difference's picture, in units of the latent;
     quantities: what `pictures` shows, row by row, its latent frames side by side; channels: the same of every channel
-    of the guided estimate. Pictures are data URIs.
+    of the guided estimate. Pictures are data URIs. reused: the prediction is that of the step before.
     """
 
     index: int
@@ -52,6 +52,11 @@ class ScopeStep(TypedDict):
     quantities: list[Quantity]
     pictures: str
     channels: str
+    reused: NotRequired[bool]
+
+
+class _Reused(TypedDict, total=False):
+    reused: bool
 
 
 class DecodedValue(TypedDict):
@@ -125,7 +130,12 @@ def fold_step(event: StepPreview, look: StepInspection, before_s: float = 0.0) -
         "quantities": list(shown),
         "pictures": sheet(np.stack(list(shown.values())), lossless=lossless(look.noisy.shape[1:3])),
         "channels": sheet(look.channels, lossless=lossless(look.channels.shape[2:])),
+        **_reused(event),
     }
+
+
+def _reused(event: StepPreview) -> _Reused:
+    return {"reused": True} if event.reused[:1] == (True,) else {}
 
 
 class ScopeView:

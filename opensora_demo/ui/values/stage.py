@@ -268,6 +268,8 @@ class RunView:
         self._text = self._before = message("run.starting")
         self._unknown: dict[str, None] = {}
         self._refined: dict[str, None] = {}
+        self._note: Message | None = blind
+        self._reused = 0  # steps that were not computed
 
     @property
     def steps(self) -> int:
@@ -303,9 +305,8 @@ class RunView:
                 self._refined |= {} if refined is None else {refined: None}
                 if unread(unknown) or cut or event.scene == 0:  # what an earlier scene could not read stays said
                     self._unknown |= dict.fromkeys(unread(unknown))
-                    self._value["note"] = said_or_none(
-                        reading_note(self._model, [*self._unknown], cut, self._refined) or self._blind
-                    )
+                    self._note = reading_note(self._model, [*self._unknown], cut, self._refined) or self._blind
+                    self._value["note"] = said_or_none(self._note)
                     self._value["unknown"] = [*self._unknown][:MAX_UNKNOWN]
                 total = self._value["total"] // event.scenes
                 self._say("denoising", of_scene(event, message("run.denoising", step=0, total=total)))
@@ -315,6 +316,9 @@ class RunView:
                 part = message("run.decoding_of", done=done, total=total)
                 self._say("decoding", message("run.decoding") if total == 1 else part)
             case Finished():
+                if self._reused:
+                    counted = message("note.reused_steps", count=self._reused, total=self._value["total"])
+                    self._value["note"] = said(in_a_row(*([] if self._note is None else [self._note]), counted))
                 self._say("decoding", message("run.writing"))
 
     def _say(self, phase: Phase, text: Message) -> None:
@@ -330,6 +334,7 @@ class RunView:
 
     def _step(self, event: StepPreview) -> None:
         at, done, total = event.place, event.place + 1, self._value["total"]
+        self._reused += event.reused[:1] == (True,)
         self._value["steps"].append(
             {"index": done, "noise_level": round(event.t, 3), "noise": None, "guess": None, "latent": None}
         )
