@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from opensora_demo.catalog import MODELS, NANO
 from opensora_demo.errors import RequestError
+from opensora_demo.evaluation.step_caching import step_caching
+from opensora_demo.evaluation.studies.base import Counts, Setup
 from opensora_demo.media import read_settings
 from opensora_demo.pipeline import generate, run
 from opensora_demo.request.events import StepPreview
@@ -20,6 +23,7 @@ from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.sampling.step_cache import StepCache
 from opensora_demo.service.outputs import write_run
+from opensora_demo.toy.reader import load_reader
 
 ONE = torch.ones(1, 2, dtype=torch.bool)
 
@@ -138,6 +142,19 @@ def test_every_family(model: str, rule: str) -> None:
     form = {"prompt": "a ball", "steps": 6, "seed": 1, "rule": [rule], "step_cache": "strong"}
     done = run(build_bundle(MODELS[model], torch.device("cpu")), parse_request(form, model_id=model, limits=limits))
     assert len(done.reused) == 1
+
+
+def test_what_it_saves_and_costs_is_measured(nano: ModelBundle) -> None:
+    rows = step_caching(Setup(bundle=nano, reader=load_reader(), counts=Counts()), 2)
+    assert [row.name for row in rows[:3]] == ["off", "mild", "strong"]
+    off, mild, strong, *fewer = rows
+    assert (off.computed, off.psnr_db, off.denoise) == (16, math.inf, 1)
+    assert 16 > mild.computed > strong.computed > 4
+    assert mild.psnr_db > strong.psnr_db > 25
+    assert strong.denoise < 1
+    assert [row.name for row in fewer] == [f"{round(row.computed)} steps" for row in (mild, strong)]
+    assert all(row.psnr_db < 60 and row.computed == int(row.name.split()[0]) for row in fewer)
+    assert all(0 <= row.right <= 1 for row in rows)
 
 
 def test_another_word_is_refused() -> None:
