@@ -13,9 +13,10 @@ from dataclasses import replace
 from fastapi.middleware import Middleware
 
 from opensora_demo.catalog import DEFAULT_MODEL
-from opensora_demo.errors import DemoError
+from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.media import MAX_VIDEO_BYTES
 from opensora_demo.memory import few_arenas, keep_for_good
+from opensora_demo.messages import message
 from opensora_demo.runtime.bundle import Bundles, fit_threads
 from opensora_demo.service.engine import Engine
 from opensora_demo.service.folders import process_folder, remove, sweep
@@ -61,6 +62,8 @@ def parse_options(argv: Sequence[str] | None, environment: Environment) -> tuple
     parser = argparse.ArgumentParser(prog="opensora-demo serve", description=__doc__)
     add_options(parser, (*SERVER_OPTIONS, *WEIGHT_OPTIONS))
     args = parser.parse_args(argv)
+    if environment.get("WORLD_SIZE", "1") != "1":  # each of torchrun's processes would serve a page
+        raise RequestError("torchrun", message("request.page_one_process"))
     return read_server_options(args, environment), read_weight_options(args, environment)
 
 

@@ -229,6 +229,8 @@ def test_seconds_follow_what_was_seen() -> None:
     assert here.estimate(spec, request).seconds == before
     here.remember(spec, request, {"text": 1.0, "denoise": 20.0, "decode": 3.0})
     assert here.estimate(spec, request).seconds == pytest.approx(24, rel=1e-6)
+    here.remember(spec, request_of(spec, guidance=4, step_cache="strong"), {"denoise": 2.0, "decode": 3.0})
+    assert here.estimate(spec, request).seconds == pytest.approx(24, rel=1e-6)  # nobody knows how many steps that took
     assert estimator().estimate(spec, request).seconds == before  # another machine learns nothing of it
     twice = request_of(spec, guidance=4, steps=2 * request.steps)
     assert here.estimate(spec, twice).seconds == pytest.approx(44, rel=1e-6)

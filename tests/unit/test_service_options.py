@@ -217,6 +217,12 @@ def test_loras_are_pairs_and_a_path_may_hold_an_equals_sign(tmp_path: Path) -> N
     assert weight_options("--lora", str(ink), **environment).loras == (LoraFile(ink),)
 
 
+def test_torchrun_starts_no_page() -> None:
+    with pytest.raises(RequestError, match="torchrun: the page runs in one process"):
+        serve.parse_options([], {"WORLD_SIZE": "2"})
+    serve.parse_options([], {"WORLD_SIZE": "1"})
+
+
 @pytest.mark.parametrize(
     ("flag", "variable", "text", "sentence"),
     [

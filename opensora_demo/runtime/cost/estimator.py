@@ -144,9 +144,12 @@ class Estimator:
         return Estimate(max(self._needed(spec, work).values()), self.machine, seconds)
 
     def remember(self, spec: ModelSpec, request: GenerationRequest, seconds: Mapping[str, float]) -> None:
-        """A run took so many seconds for each stage: the next estimate of this model goes by it."""
+        """A run took so many seconds for each stage: the next estimate of this model goes by it. How many steps a step
+        cache will leave out is not known before, and is not counted."""
         dtypes, kind = dtypes_of(spec, self.machine.device), self.machine.device.type
         for stage, work in self.work(spec, request).items():
+            if stage == "denoise" and request.step_cache != "off":
+                continue
             self.rates.see(spec.id, stage, kind, dtypes[stage], work.flops, seconds.get(stage, 0))
 
     def _needed(self, spec: ModelSpec, work: Mapping[Stage, Work]) -> dict[Stage, int]:
