@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo quick lint check test tests wheel install install-test tools clean
+.PHONY: demo quick lint check test tests bench wheel install install-test tools clean
 
 demo: install
 	$(BIN)/python app.py
@@ -49,6 +49,10 @@ test: lint tests
 tests: tools
 	$(PYTEST) --cov --cov-report=
 	set -e; for part in $(COVERED); do $(BIN)/coverage report --include="opensora_demo/$$part" --fail-under=95; done
+
+# Everything that is measured of speed, in less than ten minutes; rewrites docs/performance.md.
+bench: install-test
+	$(BIN)/python -m benchmarks.bench --write
 
 wheel: install-test
 	PYTHON=$(PYTHON) .ci/wheel
