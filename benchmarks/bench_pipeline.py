@@ -128,7 +128,7 @@ def add_rows(report: Report, pipeline: Pipeline, times: dict[str, list[Took]]) -
     clip = bare.took("total")
 
     def row(name: str, seconds: list[Took], of: str, below: list[Took]) -> None:
-        found = ratio(seconds, below)
+        found = ratio(seconds, below).without_computing()
         report.add(Row(group="pipeline", name=name, value=median_s(seconds), unit="s", of=of, ratio=found))
 
     row("click to clip", page.took("total"), "page / bare pipeline", clip)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.pairs import Ratio, Took, alternate, median_s, ratio
+from benchmarks.pairs import Took, alternate, median_s, ratio
 from benchmarks.report import Report, Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,13 +141,8 @@ def measure_starts(report: Report, programs: Programs, *, rounds: int, limit_s: 
     starts = Starts(programs)
     times = alternate({"page": starts.page, "bare": starts.bare}, rounds=rounds, limit_s=limit_s)
     for name, took in (("to a page that answers", times["page"]), ("to a model that is loaded", starts.ready)):
-        found = without_computing(ratio(took, times["bare"]))
+        found = ratio(took, times["bare"]).without_computing()
         report.add(Row(group="page", name=name, value=median_s(took), unit="s", of="page / import torch", ratio=found))
-
-
-def without_computing(found: Ratio) -> Ratio:
-    """Other processes did the computing, which this one's clock does not see."""
-    return Ratio(median=found.median, low=found.low, high=found.high, rounds=found.rounds, cpu=None)
 
 
 @dataclass(slots=True)
@@ -209,7 +204,7 @@ def measure_visitors(report: Report, programs: Programs, *, quick: bool, rounds:
             for number in VISITORS
         }
         for number, took in each.items():
-            found = without_computing(ratio(each[1], took))
+            found = ratio(each[1], took).without_computing()
             name = "1 visitor" if number == 1 else f"{number} visitors at once"
             hourly = 3600 / median_s(took)
             report.add(
@@ -255,6 +250,6 @@ def measure_browser(report: Report, programs: Programs, *, rounds: int, limit_s:
             value=median_s(times["click"]),
             unit="s",
             of="browser / /v1/videos/sync",
-            ratio=without_computing(ratio(times["click"], times["asked"])),
+            ratio=ratio(times["click"], times["asked"]).without_computing(),
         )
     )

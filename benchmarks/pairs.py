@@ -11,7 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,6 +50,10 @@ class Ratio:
     high: float
     rounds: int
     cpu: float | None
+
+    def without_computing(self) -> Ratio:
+        """Where other processes, or other threads too, did a part of the computing."""
+        return replace(self, cpu=None)
 
 
 def alternate(
