@@ -329,7 +329,7 @@ def test_a_quick_run_fills_every_field(programs: Programs) -> None:
         assert 0 < row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
     speeds = {row["name"]: row["speed"] for row in found["rows"] if row["speed"]}
     assert set(speeds) == {"nano, a step, guidance 7", "nano, decoding"}
-    assert all(speed["flops"] > 1e9 and speed["of_peak"] > 0 for speed in speeds.values())
+    assert all(speed["flops"] > 1e8 and speed["of_peak"] > 0 for speed in speeds.values())
     assert set(found["peaks"]) == {"nano, a step", "nano, decoding"}
     assert found["peak_gflops"] > 0
     assert found["memory"]["the server, most of all"] > 1
