@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo quick lint check test everything tests thorough wheel install install-test tools clean
+.PHONY: demo quick lint check test everything tests thorough bench wheel install install-test tools clean
 
 demo: install
 	$(BIN)/python app.py
@@ -55,6 +55,10 @@ everything: test thorough
 
 thorough: tools
 	$(PYTEST) -m thorough
+
+# Everything that is measured of speed, in less than ten minutes; rewrites docs/performance.md.
+bench: install-test
+	$(BIN)/python -m benchmarks.bench --write
 
 wheel: install-test
 	PYTHON=$(PYTHON) .ci/wheel
