@@ -87,6 +87,7 @@ NANO = ModelSpec(
     weaker="nano-weak",
     compared_with=("nano", "nano-dit", "nano-mmdit"),
     limits=Limits(
+        caches_steps=True,
         rules=ALL_RULES,
         steps=Range(low=1, high=100, default=16),
         guidance=Range(low=0, high=15, default=4, step=0.5),
@@ -260,6 +261,7 @@ NANO_MMDIT = ModelSpec(
         preview="preview.safetensors",
     ),
     limits=Limits(
+        caches_steps=True,
         steps=Range(low=1, high=100, default=16),
         guidance=Range(low=0, high=15, default=4, step=0.5),
         fps=Range(low=4, high=24, default=8),

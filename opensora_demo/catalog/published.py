@@ -205,6 +205,7 @@ V12 = ModelSpec(
     ),
     aesthetic_score=6.5,
     limits=Limits(
+        caches_steps=True,
         steps=_FLOW_STEPS,
         guidance=_GUIDANCE_7,
         fps=_FPS_24,
@@ -241,6 +242,7 @@ V13 = ModelSpec(
         **_TEXT,
     ),
     limits=Limits(
+        caches_steps=True,
         steps=_FLOW_STEPS,
         guidance=Range(low=0, high=20, default=7.5, step=0.5),
         fps=_FPS_24,
@@ -279,6 +281,7 @@ V20 = ModelSpec(
         **_TEXT,
     ),
     limits=Limits(
+        caches_steps=True,
         steps=Range(low=1, high=100, default=50),
         guidance=Range(low=0, high=20, default=7.5, step=0.5),
         fps=Range(low=8, high=30, default=24),

@@ -96,6 +96,7 @@ class Limits:
     image_guidance: Range | None = None
     motion_score: Range | None = None
     refines: bool = False  # a place may be drawn for a prompt that names none, of which training had next to none
+    caches_steps: bool = False  # steps may take the prediction of the step before; flows alone, which draw no new noise
 
     @property
     def resolutions(self) -> tuple[str, ...]:

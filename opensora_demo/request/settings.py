@@ -297,8 +297,6 @@ USE_MESSAGES: Mapping[VideoUse, Message] = {use: message(f"label.video_use.{use}
 
 REFINE_MESSAGES: Mapping[Refinement, Message] = {how: message(f"label.refine.{how}") for how in REFINEMENTS}
 
-FEW_STEPS = 4  # of which the first three and the last are computed in any case
-
 STEP_CACHE_MESSAGES: Mapping[StepCaching, Message] = {how: message(f"label.step_cache.{how}") for how in STEP_CACHINGS}
 
 RULE_MESSAGES: Mapping[Rule, Message] = {rule: message(f"label.rule.{rule}") for rule in ALL_RULES}
@@ -310,7 +308,7 @@ def _step_cache(written: Written) -> Message | None:
 
 
 def _step_cachings(limits: Limits) -> Choices | None:
-    return None if limits.steps.high <= FEW_STEPS else Choices(STEP_CACHINGS, STEP_CACHINGS[0], STEP_CACHE_MESSAGES)
+    return Choices(STEP_CACHINGS, STEP_CACHINGS[0], STEP_CACHE_MESSAGES) if limits.caches_steps else None
 
 
 # In the order of the API's parameters: a new one goes to the end, since programs may give them by position.

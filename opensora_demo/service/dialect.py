@@ -203,7 +203,7 @@ def read_limits(value: Any) -> Limits:
     for name in ("default_frames", "prompt_chars", "scenes"):
         if name in found:
             found[name] = int(found[name])
-    for name in ("reference", "last_frame", "edit", "refines"):
+    for name in ("reference", "last_frame", "edit", "refines", "caches_steps"):
         if name in found:
             found[name] = bool(found[name])
     limits = Limits(**found)

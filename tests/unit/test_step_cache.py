@@ -21,6 +21,7 @@ from opensora_demo.request.events import StepPreview
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
+from opensora_demo.sampling.config import RectifiedFlowConfig
 from opensora_demo.sampling.step_cache import StepCache
 from opensora_demo.service.outputs import write_run
 from opensora_demo.toy.reader import load_reader
@@ -133,7 +134,15 @@ def test_a_clip_of_a_comparison_is_that_of_a_run_of_its_own(nano: ModelBundle) -
         assert np.abs(alone.clips[0].frames.astype(int) - together.clips[k].frames).max() <= 1
 
 
-@pytest.mark.parametrize("model", ["debug-1.0-dit", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"])
+def test_flows_alone_take_it() -> None:
+    """Diffusion draws new noise at every step, which moves the latent further than any threshold lets pass."""
+    takes = {name: spec.limits.caches_steps for name, spec in MODELS.items()}
+    assert takes == {name: isinstance(spec.sampler, RectifiedFlowConfig) for name, spec in MODELS.items()}
+    with pytest.raises(RequestError, match="step_cache"):
+        parse_request({"prompt": "a ball", "step_cache": "mild"}, model_id="nano-dit", limits=MODELS["nano-dit"].limits)
+
+
+@pytest.mark.parametrize("model", ["debug-1.2", "debug-1.3", "debug-2.0"])
 @pytest.mark.parametrize("rule", ["plain", "oscillating"])
 def test_every_family(model: str, rule: str) -> None:
     limits = MODELS[model].limits
