@@ -1,4 +1,4 @@
-"""opensora-demo generate | compare | queue | adherence | models | download | doctor
+"""opensora-demo generate | compare | queue | adherence | models | download | doctor | restart
 
 Progress goes to stderr, one JSON line to stdout. Exit status 2 and one sentence for input that cannot be run.
 """
@@ -22,6 +22,7 @@ from typing import Any
 
 from opensora_demo import __version__
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
+from opensora_demo.cluster.join import restart
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import write_mp4
@@ -42,10 +43,14 @@ from opensora_demo.service.engine import Engine
 from opensora_demo.service.forms import DEFAULT_SCALES, read_request
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.options import (
+    AUTOSCALE,
+    CLUSTER_OPTIONS,
+    REPLICAS,
     STORAGE_OPTIONS,
     WEIGHT_OPTIONS,
     ServerOptions,
     add_options,
+    read_cluster_options,
     read_server_options,
     read_storage_options,
     read_weight_options,
@@ -484,6 +489,18 @@ def command_doctor(args: argparse.Namespace, options: WeightOptions) -> int:
     return 1 if broken or found["models"][DEFAULT_MODEL] != "ready" else 0  # published weights may well be elsewhere
 
 
+def command_restart(args: argparse.Namespace, options: WeightOptions) -> None:
+    if all(option.value(args, os.environ, None) is None for option in (REPLICAS, AUTOSCALE)):
+        raise RequestError(REPLICAS.flag, message("request.missing"))
+    cluster = read_cluster_options(args, os.environ)
+    assert cluster is not None
+    began = time.perf_counter()
+    restart(cluster, options)
+    seconds = round(time.perf_counter() - began, 1)
+    _say(f"all replicas are new after {seconds} s")
+    _answer({"replicas": [cluster.least, cluster.most], "seconds": seconds})
+
+
 def command_adherence(args: argparse.Namespace, options: WeightOptions) -> None:
     from opensora_demo.evaluation.adherence import adherence_table, format_table, reader_table, run_trials
     from opensora_demo.toy.reader import load_reader
@@ -563,6 +580,9 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("doctor", help="what is installed and what works here")
     p.add_argument("--fits", action="store_true", help="which sizes and lengths fit this device; takes a minute")
     p.set_defaults(run=command_doctor)
+    p = commands.add_parser("restart", help="replace the replicas of a cluster one after the other; no job is lost")
+    add_options(p, CLUSTER_OPTIONS)
+    p.set_defaults(run=command_restart)
     for p in commands.choices.values():
         add_options(p, WEIGHT_OPTIONS)
     _add_queue(commands.add_parser("queue", help="runs for the night: many prompts, one after another"))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from fastapi.middleware import Middleware
 
 from opensora_demo.catalog import DEFAULT_MODEL
+from opensora_demo.cluster.join import join
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.media import MAX_VIDEO_BYTES
 from opensora_demo.memory import few_arenas, keep_for_good
@@ -25,7 +26,9 @@ from opensora_demo.service.logs import adopt, configure
 from opensora_demo.service.options import (
     SERVER_OPTIONS,
     WEIGHT_OPTIONS,
+    ClusterOptions,
     Environment,
+    ServerAddress,
     ServerOptions,
     add_options,
     read_server_options,
@@ -78,8 +81,11 @@ def in_front(context: PageContext, server: ServerOptions) -> tuple[Middleware, .
 
 def engine_of(server: ServerOptions, weights: WeightOptions) -> tuple[Engine, Callable[[threading.Event], None]]:
     """Who makes the clips, and what is done while the first visitor still reads the page. Raises ServerError."""
-    if server.engine is not None:
+    if isinstance(server.engine, ServerAddress):
         return connect(server.engine, public=server.public), threading.Event.set
+    if isinstance(server.engine, ClusterOptions):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers
+        return join(server.engine, replace(weights, models=server.offered, public=server.public)), threading.Event.set
     bundles = Bundles(replace(weights, models=server.offered, public=server.public))
     return LocalEngine(bundles, learn=True), lambda done: warm(bundles, done)
 

@@ -49,9 +49,11 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Another server, which makes the clip, does not answer for now; or, where not `on`, it does again."""
+    """Another server, which makes the clip, does not answer for now, or what `text` says; or, where not `on`, it does
+    again."""
 
     on: bool
+    text: Message = field(default=message("run.server_quiet"), compare=False)
 
 
 RunEvent = Loading | Waiting | Quiet | Event

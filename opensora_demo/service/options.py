@@ -28,7 +28,7 @@ Who = Literal["never", "alone", "always"]
 Downloads = Who
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-EngineName = Literal["local", "videos"]
+EngineName = Literal["local", "videos", "ray"]
 Environment = Mapping[str, str]
 T = TypeVar("T")
 
@@ -40,8 +40,9 @@ _PLACEMENTS: Mapping[str, PlacementWish] = {
 _KERNELS: Mapping[str, AttentionKernel] = {"auto": "auto", "fused": "fused", "plain": "plain"}
 _LOG_FORMATS: Mapping[str, LogFormat] = {"text": "text", "json": "json"}
 _LOG_LEVELS: Mapping[str, LogLevel] = {"debug": "debug", "info": "info", "warning": "warning", "error": "error"}
-_ENGINES: Mapping[str, EngineName] = {"local": "local", "videos": "videos"}
+_ENGINES: Mapping[str, EngineName] = {"local": "local", "videos": "videos", "ray": "ray"}
 MAX_PORT = 65535
+MAX_REPLICAS = 1000
 MAX_ABOUT = 300  # characters of what a host says about his instance
 ON_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 DEFAULT_GB, MIN_GB, MAX_GB = 10.0, 0.01, 100_000.0  # of kept clips
@@ -70,6 +71,16 @@ class ServerAddress:
 
     url: str
     token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """Processes that make clips: from `least` to `most` of them as jobs wait, or always as many where these are equal.
+    address: of the cluster that is joined, "auto" the one of this machine; None starts one here, for this process."""
+
+    least: int = 1
+    most: int = 1
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +119,7 @@ class ServerOptions:
     log_level: LogLevel = "warning"
     storage: StorageOptions | None = None
     api_token: str = field(default="", repr=False)
-    engine: ServerAddress | None = None
+    engine: ServerAddress | ClusterOptions | None = None
 
     @property
     def offered(self) -> frozenset[str]:
@@ -122,19 +133,22 @@ class ServerOptions:
 class Option(Generic[T]):
     """One option: its flag, the variables that stand for it in order of precedence, and how its texts are read (one,
     or several where `kind` is "list": several flags, or one variable with the system's path separator in it; those of
-    "names" are separated by commas, in flags too)."""
+    "names" are separated by commas, in flags too; a "pair" is two words)."""
 
     flag: str
     variables: tuple[str, ...]
     read: Callable[[Sequence[str]], T]
     help: str
     metavar: str | None = None
-    kind: Literal["value", "switch", "list", "names"] = "value"
+    kind: Literal["value", "switch", "list", "names", "pair"] = "value"
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         text = f"{self.help} (or {self.variables[0]})" if self.variables else self.help
         if self.kind == "switch":
             parser.add_argument(self.flag, action=argparse.BooleanOptionalAction, help=text)
+        elif self.kind == "pair":
+            first, second = (self.metavar or "A B").split()
+            parser.add_argument(self.flag, nargs=2, metavar=(first, second), help=text)
         else:
             action = "append" if self.kind in ("list", "names") else "store"
             parser.add_argument(self.flag, action=action, metavar=self.metavar, help=text)
@@ -301,6 +315,25 @@ def _whole(low: int, high: int) -> Callable[[Sequence[str]], int]:
     return read
 
 
+def _two_replicas(texts: Sequence[str]) -> tuple[int, int]:
+    """The fewest and the most: two words, or both in one."""
+    words = " ".join(texts).replace(",", " ").split()
+    if not (len(words) == 2 and all(word.isascii() and word.isdigit() and len(word) < 10 for word in words)):
+        raise _Refused(message("request.two_replicas", got=" ".join(words)[:40]))
+    least, most = map(int, words)
+    if not 1 <= least <= most <= MAX_REPLICAS:
+        raise _Refused(message("request.two_replicas", got=f"{least} {most}"))
+    return least, most
+
+
+def _cluster(texts: Sequence[str]) -> str:
+    """Of a cluster's head: "auto", or host:port. Ray's client, ray://, cannot stream what replicas say."""
+    address = texts[-1].strip()
+    if address != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", address):
+        raise _Refused(message("request.cluster_address", got=texts[-1][:80]))
+    return address
+
+
 def _folder_or_none(texts: Sequence[str]) -> Path | None:
     return None if texts[-1].strip().lower() in _FALSE else _folder(texts)
 
@@ -428,7 +461,7 @@ API_TOKEN = Option(
 )  # fmt: skip
 ENGINE = Option(
     flag="--engine", variables=("OPENSORA_ENGINE",), read=_one_of(_ENGINES), metavar="ENGINE",
-    help="who makes the clips: local, this process, or videos, a server at --engine-url",
+    help="who makes the clips: local, this process; videos, a server at --engine-url; ray, replicas on a cluster",
 )  # fmt: skip
 ENGINE_URL: Option[str | None] = Option(
     flag="--engine-url", variables=("OPENSORA_ENGINE_URL",), read=_address, metavar="URL",
@@ -438,11 +471,24 @@ ENGINE_TOKEN = Option(
     flag="--engine-token", variables=("OPENSORA_ENGINE_TOKEN",), read=_token, metavar="TOKEN",
     help="what that server wants as Authorization: Bearer TOKEN",
 )  # fmt: skip
+REPLICAS: Option[int | None] = Option(
+    flag="--replicas", variables=("OPENSORA_REPLICAS",), read=_whole(1, MAX_REPLICAS), metavar="N",
+    help="of --engine ray: processes that make clips, one at a time each; 1 if left out",
+)  # fmt: skip
+AUTOSCALE: Option[tuple[int, int] | None] = Option(
+    flag="--autoscale", variables=("OPENSORA_AUTOSCALE",), read=_two_replicas, kind="pair", metavar="MIN MAX",
+    help="of --engine ray: as many as jobs wait for, from MIN to MAX",
+)  # fmt: skip
+ADDRESS: Option[str | None] = Option(
+    flag="--address", variables=("OPENSORA_ADDRESS",), read=_cluster, metavar="HOST:PORT",
+    help="of --engine ray: the cluster that is joined, or auto for this machine's; if left out one is started here",
+)  # fmt: skip
+CLUSTER_OPTIONS: tuple[Option[Any], ...] = (REPLICAS, AUTOSCALE, ADDRESS)
 STORAGE_OPTIONS: tuple[Option[Any], ...] = (GALLERY, GALLERY_GB)
 SERVER_OPTIONS: tuple[Option[Any], ...] = (
     HOST, PORT, SHARE, PUBLIC, ONLY, DEBUG_MODELS, DOWNLOADS, METRICS, HOSTS, FRAMES, KEEP_CLIPS,
     MAX_RUNS, MAX_RUNS_EACH, ABOUT,
-    LOG_FORMAT, LOG_LEVEL, API_TOKEN, ENGINE, ENGINE_URL, ENGINE_TOKEN, *STORAGE_OPTIONS,
+    LOG_FORMAT, LOG_LEVEL, API_TOKEN, ENGINE, ENGINE_URL, ENGINE_TOKEN, *CLUSTER_OPTIONS, *STORAGE_OPTIONS,
 )  # fmt: skip
 
 
@@ -503,20 +549,39 @@ def read_weight_options(args: argparse.Namespace, environment: Environment) -> W
     )
 
 
-def _read_engine(args: argparse.Namespace, environment: Environment) -> ServerAddress | None:
+def _read_engine(args: argparse.Namespace, environment: Environment) -> ServerAddress | ClusterOptions | None:
     """Raises RequestError where what is said does not go together."""
+    engine = ENGINE.value(args, environment, "local")
     url = ENGINE_URL.value(args, environment, None)
     token = ENGINE_TOKEN.value(args, environment, "")
-    if ENGINE.value(args, environment, "local") == "local":
+    cluster = read_cluster_options(args, environment, chosen=engine == "ray")
+    if engine != "videos":
         if url is not None or token:
             name = ENGINE_URL.flag if url is not None else ENGINE_TOKEN.flag
             raise RequestError(name, message("request.engine_videos"))
-        return None
+        return cluster
     if url is None:
         raise RequestError(ENGINE_URL.flag, message("request.missing"))
     if ONLY.value(args, environment, None) is not None:
         raise RequestError(ONLY.flag, message("request.engine_models"))
     return ServerAddress(url=url, token=token)
+
+
+def read_cluster_options(
+    args: argparse.Namespace, environment: Environment, *, chosen: bool = True
+) -> ClusterOptions | None:
+    """None where the cluster was not `chosen`. Raises RequestError."""
+    found = {option.flag: option.value(args, environment, None) for option in CLUSTER_OPTIONS}
+    for flag, value in found.items():
+        if value is not None and not chosen:
+            raise RequestError(flag, message("request.engine_ray"))
+    if not chosen:
+        return None
+    replicas, pair = found[REPLICAS.flag], found[AUTOSCALE.flag]
+    if replicas is not None and pair is not None:
+        raise RequestError(AUTOSCALE.flag, message("request.not_with", other=REPLICAS.flag))
+    least, most = pair or (replicas or 1,) * 2
+    return ClusterOptions(least=least, most=most, address=found[ADDRESS.flag])
 
 
 def read_server_options(args: argparse.Namespace, environment: Environment) -> ServerOptions:

@@ -25,7 +25,7 @@ from tests.unit.test_imports import ALLOWED, ROOT
 
 WITH_GRADIO = {"gradio_client", "fastapi"}  # gradio's own, in the version that it was made with
 NAMES = {"PIL": "pillow"}  # import name -> distribution, where they differ
-OPTIONAL = {"matplotlib"}
+OPTIONAL = {"matplotlib", "ray"}
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:

@@ -24,6 +24,7 @@ from opensora_demo.runtime.bundle import Bundles
 from opensora_demo.service.options import (
     SERVER_OPTIONS,
     WEIGHT_OPTIONS,
+    ClusterOptions,
     ServerAddress,
     ServerOptions,
     StorageOptions,
@@ -347,6 +348,13 @@ def test_who_makes_the_clips() -> None:
         assert found.engine == ServerAddress(url=url, token="hush")
     by_variables = server_options(OPENSORA_ENGINE="videos", OPENSORA_ENGINE_URL="http://[::1]:80")
     assert by_variables.engine == ServerAddress(url="http://[::1]:80")
+    assert server_options("--engine", "ray").engine == ClusterOptions()
+    assert server_options("--engine", "ray", "--replicas", "2").engine == ClusterOptions(least=2, most=2)
+    assert server_options("--engine", "ray", "--autoscale", "1", "4").engine == ClusterOptions(least=1, most=4)
+    for address in ("auto", "10.0.0.5:6379", "head.example:6379", "[fd00::1]:6379"):
+        assert server_options("--engine", "ray", "--address", address).engine == ClusterOptions(address=address)
+    by_variables = server_options(OPENSORA_ENGINE="ray", OPENSORA_AUTOSCALE="2 8", OPENSORA_ADDRESS="auto")
+    assert by_variables.engine == ClusterOptions(least=2, most=8, address="auto")
     assert server_options("--api-token", "letmein").api_token == "letmein"
     assert "letmein" not in repr(server_options("--api-token", "letmein"))
     assert "hush" not in repr(found)
@@ -355,7 +363,23 @@ def test_who_makes_the_clips() -> None:
 @pytest.mark.parametrize(
     ("argv", "field", "problem"),
     [
-        (["--engine", "ray"], "--engine", "must be one of local, videos, not ray"),
+        (["--engine", "mine"], "--engine", "must be one of local, videos, ray, not mine"),
+        (["--replicas", "2"], "--replicas", "goes with --engine ray"),
+        (["--autoscale", "1", "2"], "--autoscale", "goes with --engine ray"),
+        (
+            ["--engine", "videos", "--engine-url", "http://a", "--address", "auto"],
+            "--address",
+            "goes with --engine ray",
+        ),
+        (["--engine", "ray", "--engine-url", "http://a"], "--engine-url", "goes with --engine videos"),
+        (["--engine", "ray", "--replicas", "0"], "--replicas", "must lie between 1 and 1000"),
+        (["--engine", "ray", "--replicas", "two"], "--replicas", "must be a whole number"),
+        (["--engine", "ray", "--autoscale", "3", "2"], "--autoscale", "the fewest replicas and then the most, not 3 2"),
+        (["--engine", "ray", "--autoscale", "0", "2"], "--autoscale", "not 0 2"),
+        (["--engine", "ray", "--autoscale", "1", "many"], "--autoscale", "not 1 many"),
+        (["--engine", "ray", "--replicas", "2", "--autoscale", "1", "2"], "--autoscale", "together with --replicas"),
+        (["--engine", "ray", "--address", "ray://head:10001"], "--address", "must be auto or the host:port"),
+        (["--engine", "ray", "--address", "head"], "--address", "must be auto or the host:port"),
         (["--engine", "videos"], "--engine-url", "is missing"),
         (["--engine-url", "http://a"], "--engine-url", "goes with --engine videos"),
         (["--engine-token", "a"], "--engine-token", "goes with --engine videos"),

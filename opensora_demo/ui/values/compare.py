@@ -286,9 +286,8 @@ class CompareView:
                 self._say("loading", message("run.loading"))
             case Waiting():
                 self._say("waiting", event.text)
-            case Quiet(on=on):
-                text = said(message("run.server_quiet"))
-                self._before, self._value["text"] = self._value["text"], text if on else self._before
+            case Quiet(on=on, text=text):
+                self._before, self._value["text"] = self._value["text"], said(text) if on else self._before
             case Encoded(unknown=unknown, cut_tokens=cut, refined=refined):
                 self._refined |= {} if refined is None else {refined: None}
                 self._value["note"] = said_or_none(

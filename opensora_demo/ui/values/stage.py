@@ -297,8 +297,8 @@ class RunView:
             case Waiting():
                 self._say("waiting", event.text)
                 self._value["left"] = None if event.left_s is None else round(event.left_s, 1)
-            case Quiet(on=on):
-                self._hush(on)
+            case Quiet(on=on, text=text):
+                self._hush(on, text)
             case Started():
                 self._say("encoding", message("run.encoding"))
             case Encoded(unknown=unknown, cut_tokens=cut, refined=refined):
@@ -327,9 +327,9 @@ class RunView:
         if phase not in ("denoising", "decoding"):
             self._value["left"] = None
 
-    def _hush(self, on: bool) -> None:
+    def _hush(self, on: bool, text: Message) -> None:
         """What was said comes back once the server answers again."""
-        self._before, text = (self._text, message("run.server_quiet")) if on else (self._text, self._before)
+        self._before, text = (self._text, text) if on else (self._text, self._before)
         self._say(self._value["phase"], text)
 
     def _step(self, event: StepPreview) -> None:

@@ -1,0 +1,400 @@
+"""An engine whose clips are made by the replicas of a cluster. See `service.engine`.
+
+A job asks the cluster's line for its turn, hands its request to a replica, and reads what that one tells. A replica
+that is lost in the middle of a run is replaced, and the run begun anew from its seed, once: what was told is not told
+again. Ray is behind `Cluster`; nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from threading import Event as Flag
+from typing import Any, Generic, Protocol, TypeVar
+
+from opensora_demo.catalog import find_model
+from opensora_demo.cluster.dispatcher import Standing, Turn
+from opensora_demo.cluster.packing import Began, Failed, Fault, Ticket, completed, name_of, unpack
+from opensora_demo.cluster.turns import Entry
+from opensora_demo.errors import Cancelled, ServerError
+from opensora_demo.explain.run import Part
+from opensora_demo.messages import Message, message
+from opensora_demo.request.events import Clip, Decoding, Event, Finished, Started
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.runtime.cost.estimator import Estimator
+from opensora_demo.service.engine import FINAL, Line, Loading, ModelOffer, Quiet, State, Waiting
+from opensora_demo.service.logs import public_id
+from opensora_demo.service.monitor import Monitor
+from opensora_demo.weights.options import WeightOptions
+from opensora_demo.weights.store import unavailable_reason
+
+log = logging.getLogger(__name__)
+PULSE_S = 0.5  # a job that waits says so at least this often
+ALIVE_S = 1.0  # how often this process says that it is there
+SILENT_S = 60.0  # how long the line may give no answer
+START_S = 900.0  # how long it may take until a replica begins: it may have to be started
+CLOSE_S = 3.0  # how long `close` waits for the readers of jobs
+TRIES = 2
+
+E = TypeVar("E")
+
+
+class ReplicaLost(Exception):
+    """The process that made a clip is no more."""
+
+
+class LineSilent(Exception):
+    """The cluster's line does not answer."""
+
+
+class ReplicaFault(RuntimeError):
+    """A replica failed in a way that has no sentence; the text is its traceback."""
+
+
+class Stream(Protocol):
+    """What a replica tells of one job. Iterating raises ReplicaLost."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def cancel(self) -> None:
+        """End the run there; nothing where it has ended."""
+        ...
+
+
+class Cluster(Protocol):
+    """Replicas, and the line in front of them (`dispatcher.Dispatcher`)."""
+
+    def turn(self, entry: Entry, seen: int, wait_s: float) -> Turn:
+        """Raises LineSilent."""
+        ...
+
+    def leave(self, job: str, took_s: float | None) -> None: ...
+
+    def alive(self, page: str, running: tuple[Entry, ...]) -> Standing:
+        """Raises LineSilent."""
+        ...
+
+    def stream(self, ticket: Ticket) -> Stream: ...
+
+    def close(self) -> None: ...
+
+
+class _Over:
+    """A stream has ended."""
+
+
+class ClusterJob(Generic[E]):
+    """See `engine.Job`. A thread of its own reads the replica, so that Stop need not wait for what it says next."""
+
+    def __init__(self, engine: ClusterEngine, request: GenerationRequest, owner: str | None, ticket: Ticket) -> None:
+        self.id = ticket.job
+        self.request, self.ticket = request, ticket
+        self.entry = Entry(ticket.job, owner or f"nobody of {engine.page}", engine.page, request.scenes)
+        self.place = 0
+        self.replica: Began | None = None  # the one that makes it, once it has begun
+        self.holds = False  # a turn
+        self._engine, self._cluster = engine, engine.cluster
+        self._flag = Flag()
+        self._guard = threading.Lock()
+        self._reading = self._left = False
+        self._state: State = "queued"
+        self._stopped_as: State = "cancelled"
+        self._came = time.monotonic()
+        self._ran_since: float | None = None
+        self._told: set[tuple[object, ...]] = set()
+        self._news: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def cancel(self) -> bool:
+        return self.stop("cancelled")
+
+    def stop(self, state: State) -> bool:
+        with self._guard:
+            if self._state in FINAL:
+                return False
+            self._stopped_as = state
+            self._flag.set()
+            if not self._reading:
+                self._end(state)
+        self._news.put((0, None))  # who waits for the replica looks at the flag
+        if not self.holds:
+            self._cluster.leave(self.id, None)
+        return True
+
+    def events(self) -> Iterator[Loading | Waiting | E]:
+        with self._guard:
+            if self._reading:
+                raise RuntimeError("the events of a job are for one reader")
+            self._reading = True
+        state: State = "failed"
+        try:
+            yield from self._wait()
+            yield Loading()
+            yield from self._run()
+        except (Cancelled, GeneratorExit, KeyboardInterrupt):
+            state = self._stopped_as
+            raise
+        finally:
+            with self._guard:
+                self._end(state)
+            self._let_go(None)
+
+    def _wait(self) -> Iterator[Waiting]:
+        answered = time.monotonic()
+        while True:
+            self._check()
+            try:
+                turn = self._cluster.turn(self.entry, self.place, PULSE_S)
+                answered = time.monotonic()
+            except LineSilent:
+                if time.monotonic() - answered > SILENT_S:
+                    raise ServerError(message("run.cluster_silent", seconds=round(SILENT_S))) from None
+                continue
+            if turn.granted:
+                self.holds = True
+                self.place = 0
+                self._become("loading")
+                return
+            self.place = max(turn.place, 1)
+            yield Waiting(self.place, turn.left_s)
+
+    def _run(self) -> Iterator[Loading | E]:
+        for tried in range(1, TRIES + 1):
+            self._check()
+            try:
+                yield from self._once(tried)
+                return
+            except ReplicaLost as error:
+                self._check()
+                log.warning("a replica was lost in a job: %s", error, extra={"job": public_id(self.id)})
+                if tried == TRIES:
+                    raise ServerError(message("run.replica_lost")) from None
+                yield from self._hush(True)
+
+    def _once(self, tried: int) -> Iterator[Loading | E]:
+        """One run of it. Raises ReplicaLost."""
+        stream = self._cluster.stream(self.ticket)
+        threading.Thread(target=self._read, args=(stream, tried), name="replica", daemon=True).start()
+        clips = dict[int, Clip]()
+        quiet = tried > 1
+        try:
+            for said in self._heard(tried):
+                if said is None:
+                    if not quiet and self._ran_since is None:
+                        yield Loading()
+                    continue
+                event = self._take(said, clips)
+                if event is None:
+                    continue
+                if quiet:  # until something new is said
+                    quiet = False
+                    yield from self._hush(False)
+                yield event
+                if isinstance(event, Finished):
+                    self._engine.learn(self.request, event)
+                    return
+        finally:
+            if self._state != "done":
+                stream.cancel()
+
+    def _hush(self, on: bool) -> Iterator[Any]:
+        """That it is begun anew, to whom that can be told: an explanation only waits."""
+        if not self.ticket.explain:
+            yield Quiet(on, message("run.replica_again"))
+
+    def _heard(self, tried: int) -> Iterator[Any]:
+        """What the replica of this try says, and None now and then while it says nothing. Raises what ends it."""
+        asked, began = time.monotonic(), False
+        while True:
+            try:
+                of, said = self._news.get(timeout=PULSE_S)
+            except queue.Empty:
+                of, said = tried, None
+            self._check()
+            if of != tried:  # of a try before
+                continue
+            if isinstance(said, Exception):
+                raise said
+            if isinstance(said, _Over):
+                if self.ticket.explain and began:
+                    self._finish()
+                    return
+                raise ReplicaLost("it ended before its clip")
+            began = began or said is not None
+            if not began and time.monotonic() - asked > START_S:
+                raise ServerError(message("run.cluster_silent", seconds=round(START_S)))
+            yield said
+
+    def _take(self, said: Any, clips: dict[int, Clip]) -> E | None:
+        """The event to be told of what a replica said, None where there is none. Raises what made the run fail."""
+        match said:
+            case Began():
+                self.replica = said
+                self._began()
+                return None
+            case Failed(error=error):
+                raise error
+            case Fault(text=text):
+                raise ReplicaFault(text)
+            case Waiting() | Loading():  # for the device, which a stopped run lets go of after a block
+                return None
+            case Started():
+                self._become("running")
+            case Decoding(column=column, clip=clip):
+                clips[column] = clip
+            case Finished():
+                said = completed(said, clips)
+                self._finish()
+        name = name_of(said)
+        if name in self._told:
+            return None
+        self._told.add(name)
+        return said
+
+    def _read(self, stream: Stream, tried: int) -> None:
+        """In a thread of its own, until the replica says no more."""
+        try:
+            for data in stream:
+                self._news.put((tried, unpack(data)))
+            self._news.put((tried, _Over()))
+        except Exception as error:
+            self._news.put((tried, error))
+
+    def _began(self) -> None:
+        """A replica has it."""
+        if self._ran_since is None:
+            self._ran_since = time.monotonic()
+            self._engine.monitor.began(self.request.model_id, self._ran_since - self._came)
+        where = {"pid": self.replica.pid, "node": self.replica.node} if self.replica else {}
+        log.info("a job has a replica", extra={"job": public_id(self.id), "model": self.request.model_id, **where})
+
+    def _finish(self) -> None:
+        with self._guard:
+            self._check()
+            self._end("done")
+        self._let_go(self._ran_s())
+
+    def _ran_s(self) -> float | None:
+        return None if self._ran_since is None else time.monotonic() - self._ran_since
+
+    def _let_go(self, ran_s: float | None) -> None:
+        """Of the turn, or of the place in the line."""
+        if self._left:
+            return
+        self._left, self.holds = True, False
+        self._cluster.leave(self.id, None if ran_s is None else ran_s / self.request.scenes)
+
+    def _end(self, state: State) -> None:
+        """Under the guard. The first end counts."""
+        if self._state in FINAL:
+            return
+        self._state, self.place = state, 0
+        self._engine.ended(self, self._ran_s())
+        log.info("a job is over", extra={"job": public_id(self.id), "model": self.request.model_id, "state": state})
+
+    def _become(self, state: State) -> None:
+        with self._guard:
+            if self._state not in FINAL:
+                self._state = state
+
+    def _check(self) -> None:
+        if self._flag.is_set():
+            raise Cancelled(message("run.was_stopped"))
+
+
+class ClusterEngine:
+    """See `engine.Engine`."""
+
+    blind: Message | None = None
+
+    def __init__(self, cluster: Cluster, options: WeightOptions, *, learn: bool = False) -> None:
+        """With `learn` the estimates of later runs go by how long earlier ones took (counting a run takes a while)."""
+        self.cluster, self.options = cluster, options
+        self.page = secrets.token_hex(8)  # this process
+        self.estimator = Estimator(options)
+        self.monitor = Monitor()
+        self.closed = False
+        self._learn = learn
+        self._jobs: list[ClusterJob[Any]] = []
+        self._ended = threading.Condition()
+        self._standing = Standing()
+        self._over = Flag()
+        self._alive = threading.Thread(target=self._say_alive, name="alive", daemon=True)
+        self._alive.start()
+
+    def models(self) -> tuple[ModelOffer, ...]:
+        """By the weights and the memory of this machine, which those of the replicas should be like."""
+        return tuple(ModelOffer(spec, unavailable_reason(spec, self.options)) for spec in self.options.listed())
+
+    def submit(
+        self, request: GenerationRequest, owner: str | None = None, *, look: bool = False
+    ) -> ClusterJob[Event | Quiet]:
+        return self._join(request, owner, Ticket(job=secrets.token_urlsafe(12), request=request, look=look))
+
+    def explain(self, request: GenerationRequest, owner: str | None = None) -> ClusterJob[Part]:
+        return self._join(request, owner, Ticket(job=secrets.token_urlsafe(12), request=request, explain=True))
+
+    def _join(self, request: GenerationRequest, owner: str | None, ticket: Ticket) -> ClusterJob[Any]:
+        job = ClusterJob[Any](self, request, owner, ticket)
+        with self._ended:
+            if self.closed:
+                raise Cancelled(message("run.was_stopped"))
+            self._jobs.append(job)
+        return job
+
+    def line(self) -> Line:
+        """Of the whole cluster, as it was a second ago."""
+        now = self._standing
+        return Line(now.waiting, now.running > 0, now.left_s)
+
+    def next_free_s(self) -> float | None:
+        return self._standing.free_s
+
+    def learn(self, request: GenerationRequest, done: Finished) -> None:
+        """A run is done."""
+        if not self._learn:
+            return
+        try:
+            self.estimator.remember(find_model(request.model_id), request, done.seconds)
+        except Exception:  # an estimate is not worth a finished clip
+            log.exception("a run could not be remembered")
+
+    def ended(self, job: ClusterJob[Any], ran_s: float | None) -> None:
+        with self._ended:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._ended.notify_all()
+        self.monitor.ended(job.request.model_id, job.state, ran_s)
+
+    def _say_alive(self) -> None:
+        silent = False
+        while not self._over.wait(ALIVE_S):
+            with self._ended:
+                running = tuple(job.entry for job in self._jobs if job.holds)
+            try:
+                self._standing = self.cluster.alive(self.page, running)
+                silent = False
+            except LineSilent as error:
+                if not silent:
+                    log.warning("the line of the cluster does not answer: %s", error)
+                silent = True
+
+    def close(self) -> bool:
+        with self._ended:
+            self.closed = True
+            going = list(self._jobs)
+        for job in going:
+            job.stop("interrupted")
+        with self._ended:
+            ended = self._ended.wait_for(lambda: not self._jobs, timeout=CLOSE_S)
+        self._over.set()
+        self._alive.join(ALIVE_S)
+        self.cluster.close()
+        return ended
