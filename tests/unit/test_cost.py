@@ -221,7 +221,7 @@ def test_blocks_built_alike_are_counted_once() -> None:
 
 
 def test_seconds_follow_what_was_seen() -> None:
-    spec = MODELS["debug-1.1"]
+    spec = MODELS["debug-1.2"]
     request, here = request_of(spec, guidance=4), estimator()
     before = here.estimate(spec, request).seconds
     assert before > 0
