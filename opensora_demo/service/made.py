@@ -99,11 +99,11 @@ class MadeClips:
         rules = tuple(rule for rule in request.rules if rule in {rule for _, rule in missing})
         scales = tuple(scale for scale in request.guidance if scale in {scale for scale, _ in missing})
         if not rules:
-            return _Replayed(None, self, request, found)
+            return _Replayed(None, request, found)
         part = replace(request, guidance=scales, rules=rules)  # all pairs of these, some of which may be found
         own = set(part.columns)
         found = {column: made for column, made in found.items() if request.columns[column] not in own}
-        return _Replayed(engine.submit(part, owner), self, request, found)
+        return _Replayed(_Recorded(engine.submit(part, owner), self), request, found)
 
     def find(self, request: GenerationRequest) -> Made | None:
         """The clip of a request for one, if it is here."""
@@ -197,7 +197,6 @@ class _Replayed:
     `engine.Job`."""
 
     part: Job[RunEvent] | None
-    made: MadeClips
     request: GenerationRequest
     found: Mapping[int, Made]
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
@@ -256,7 +255,7 @@ class _Replayed:
         columns = self.request.columns
         new = [column for column in range(len(columns)) if column not in self.found]
         steps = {column: {step.place: step for step in made.steps} for column, made in self.found.items()}
-        with closing(_Recorded(part, self.made).events()) as events:  # type: ignore[type-var]
+        with closing(part.events()) as events:  # type: ignore[type-var]
             for event in events:
                 match event:
                     case Started():
