@@ -20,13 +20,14 @@ from opensora_demo.catalog import find_model
 from opensora_demo.cluster.dispatcher import Standing, Turn
 from opensora_demo.cluster.packing import Began, Failed, Fault, Ticket, completed, name_of, unpack
 from opensora_demo.cluster.turns import Entry
-from opensora_demo.errors import Cancelled, ServerError
+from opensora_demo.errors import ServerError
 from opensora_demo.explain.run import Part
 from opensora_demo.messages import Message, message
 from opensora_demo.request.events import Clip, Decoding, Event, Finished, Started
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.cost.estimator import Estimator
-from opensora_demo.service.engine import FINAL, Line, Loading, ModelOffer, Quiet, State, Waiting
+from opensora_demo.service.engine import Line, Loading, ModelOffer, Quiet, Waiting
+from opensora_demo.service.jobs import BaseJob, GoingJobs
 from opensora_demo.service.logs import public_id
 from opensora_demo.service.monitor import Monitor
 from opensora_demo.weights.options import WeightOptions
@@ -87,64 +88,33 @@ class _Over:
     """A stream has ended."""
 
 
-class ClusterJob(Generic[E]):
+class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
     """See `engine.Job`. A thread of its own reads the replica, so that Stop need not wait for what it says next."""
 
     def __init__(self, engine: ClusterEngine, request: GenerationRequest, owner: str | None, ticket: Ticket) -> None:
-        self.id = ticket.job
-        self.request, self.ticket = request, ticket
+        super().__init__(ticket.job, request, owner, engine.going)
+        self.ticket = ticket
         self.entry = Entry(ticket.job, owner or f"nobody of {engine.page}", engine.page, request.scenes)
         self.place = 0
         self.replica: Began | None = None  # the one that makes it, once it has begun
         self.holds = False  # a turn
         self._engine, self._cluster = engine, engine.cluster
-        self._flag = Flag()
-        self._guard = threading.Lock()
-        self._reading = self._left = False
-        self._state: State = "queued"
-        self._stopped_as: State = "cancelled"
-        self._came = time.monotonic()
-        self._ran_since: float | None = None
-        self._told: set[tuple[object, ...]] = set()
+        self._let_go_of = False
+        self._seen: set[tuple[object, ...]] = set()  # events that have been passed on
         self._news: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
 
-    @property
-    def state(self) -> State:
-        return self._state
-
-    def cancel(self) -> bool:
-        return self.stop("cancelled")
-
-    def stop(self, state: State) -> bool:
-        with self._guard:
-            if self._state in FINAL:
-                return False
-            self._stopped_as = state
-            self._flag.set()
-            if not self._reading:
-                self._end(state)
+    def _stopped(self) -> None:
         self._news.put((0, None))  # who waits for the replica looks at the flag
         if not self.holds:
             self._cluster.leave(self.id, None)
-        return True
 
-    def events(self) -> Iterator[Loading | Waiting | E]:
-        with self._guard:
-            if self._reading:
-                raise RuntimeError("the events of a job are for one reader")
-            self._reading = True
-        state: State = "failed"
-        try:
-            yield from self._wait()
-            yield Loading()
-            yield from self._run()
-        except (Cancelled, GeneratorExit, KeyboardInterrupt):
-            state = self._stopped_as
-            raise
-        finally:
-            with self._guard:
-                self._end(state)
-            self._let_go(None)
+    def _make(self) -> Iterator[Loading | Waiting | E]:
+        yield from self._wait()
+        yield Loading()
+        yield from self._run()
+
+    def _left(self) -> None:
+        self._let_go(None)
 
     def _wait(self) -> Iterator[Waiting]:
         answered = time.monotonic()
@@ -237,7 +207,7 @@ class ClusterJob(Generic[E]):
         match said:
             case Began():
                 self.replica = said
-                self._began()
+                self._has_replica()
                 return None
             case Failed(error=error):
                 raise error
@@ -253,9 +223,9 @@ class ClusterJob(Generic[E]):
                 said = completed(said, clips)
                 self._finish()
         name = name_of(said)
-        if name in self._told:
+        if name in self._seen:
             return None
-        self._told.add(name)
+        self._seen.add(name)
         return said
 
     def _read(self, stream: Stream, tried: int) -> None:
@@ -267,46 +237,24 @@ class ClusterJob(Generic[E]):
         except Exception as error:
             self._news.put((tried, error))
 
-    def _began(self) -> None:
-        """A replica has it."""
-        if self._ran_since is None:
-            self._ran_since = time.monotonic()
-            self._engine.monitor.began(self.request.model_id, self._ran_since - self._came)
+    def _has_replica(self) -> None:
+        self._began()
         where = {"pid": self.replica.pid, "node": self.replica.node} if self.replica else {}
-        log.info("a job has a replica", extra={"job": public_id(self.id), "model": self.request.model_id, **where})
+        self.note("has a replica", **where)
 
     def _finish(self) -> None:
-        with self._guard:
-            self._check()
-            self._end("done")
-        self._let_go(self._ran_s())
-
-    def _ran_s(self) -> float | None:
-        return None if self._ran_since is None else time.monotonic() - self._ran_since
+        super()._finish()
+        self._let_go(self._ran_for)
 
     def _let_go(self, ran_s: float | None) -> None:
         """Of the turn, or of the place in the line."""
-        if self._left:
+        if self._let_go_of:
             return
-        self._left, self.holds = True, False
+        self._let_go_of, self.holds = True, False
         self._cluster.leave(self.id, None if ran_s is None else ran_s / self.request.scenes)
 
-    def _end(self, state: State) -> None:
-        """Under the guard. The first end counts."""
-        if self._state in FINAL:
-            return
-        self._state, self.place = state, 0
-        self._engine.ended(self, self._ran_s())
-        log.info("a job is over", extra={"job": public_id(self.id), "model": self.request.model_id, "state": state})
-
-    def _become(self, state: State) -> None:
-        with self._guard:
-            if self._state not in FINAL:
-                self._state = state
-
-    def _check(self) -> None:
-        if self._flag.is_set():
-            raise Cancelled(message("run.was_stopped"))
+    def _ended(self, ran_s: float | None) -> None:
+        self.place = 0
 
 
 class ClusterEngine:
@@ -319,11 +267,8 @@ class ClusterEngine:
         self.cluster, self.options = cluster, options
         self.page = secrets.token_hex(8)  # this process
         self.estimator = Estimator(options)
-        self.monitor = Monitor()
-        self.closed = False
+        self.going = GoingJobs()
         self._learn = learn
-        self._jobs: list[ClusterJob[Any]] = []
-        self._ended = threading.Condition()
         self._standing = Standing()
         self._over = Flag()
         self._alive = threading.Thread(target=self._say_alive, name="alive", daemon=True)
@@ -343,11 +288,16 @@ class ClusterEngine:
 
     def _join(self, request: GenerationRequest, owner: str | None, ticket: Ticket) -> ClusterJob[Any]:
         job = ClusterJob[Any](self, request, owner, ticket)
-        with self._ended:
-            if self.closed:
-                raise Cancelled(message("run.was_stopped"))
-            self._jobs.append(job)
+        self.going.add(job)
         return job
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.going.monitor
+
+    @property
+    def closed(self) -> bool:
+        return self.going.closed
 
     def line(self) -> Line:
         """Of the whole cluster, as it was a second ago."""
@@ -366,18 +316,11 @@ class ClusterEngine:
         except Exception:  # an estimate is not worth a finished clip
             log.exception("a run could not be remembered")
 
-    def ended(self, job: ClusterJob[Any], ran_s: float | None) -> None:
-        with self._ended:
-            if job in self._jobs:
-                self._jobs.remove(job)
-            self._ended.notify_all()
-        self.monitor.ended(job.request.model_id, job.state, ran_s)
-
     def _say_alive(self) -> None:
         silent = False
         while not self._over.wait(ALIVE_S):
-            with self._ended:
-                running = tuple(job.entry for job in self._jobs if job.holds)
+            with self.going.news:
+                running = tuple(job.entry for job in self.going.jobs if job.holds)
             try:
                 self._standing = self.cluster.alive(self.page, running)
                 silent = False
@@ -387,13 +330,7 @@ class ClusterEngine:
                 silent = True
 
     def close(self) -> bool:
-        with self._ended:
-            self.closed = True
-            going = list(self._jobs)
-        for job in going:
-            job.stop("interrupted")
-        with self._ended:
-            ended = self._ended.wait_for(lambda: not self._jobs, timeout=CLOSE_S)
+        ended = self.going.close(CLOSE_S)
         self._over.set()
         self._alive.join(ALIVE_S)
         self.cluster.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,8 +26,8 @@ from opensora_demo.request.events import Event, Finished
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
 from opensora_demo.runtime.cost.estimator import Estimator
-from opensora_demo.service.engine import FINAL, Line, Loading, ModelOffer, State, Waiting
-from opensora_demo.service.logs import public_id
+from opensora_demo.service.engine import Line, Loading, ModelOffer, Waiting
+from opensora_demo.service.jobs import BaseJob, GoingJobs
 from opensora_demo.service.monitor import Monitor
 from opensora_demo.weights.options import WeightOptions
 from opensora_demo.weights.store import unavailable_reason
@@ -53,18 +52,14 @@ class BundleSource(Protocol):
         ...
 
 
-class _Line:
-    """The jobs that have not ended, in the order in which they came, and the one that has the device. Everything in
-    it, and every job's state, changes under `news` alone."""
+class _Line(GoingJobs):
+    """In front of the device, and the job that has it. All of it changes under `news` alone."""
 
     def __init__(self) -> None:
-        self.monitor = Monitor()
-        self.news = threading.Condition()
-        self.jobs: list[LocalJob[Any]] = []
+        super().__init__()
         self.took: deque[float] = deque(maxlen=RECENT)  # seconds a scene that the last jobs had the device
         self.since = 0.0  # when the one that has it now began
         self.holder: LocalJob[Any] | None = None
-        self.closed = False
 
     def is_next(self, job: LocalJob[Any]) -> bool:
         """Its turn has come: the device is free, and nobody who came before waits for it."""
@@ -85,7 +80,7 @@ class _Line:
         return self.jobs.index(job) if job in self.jobs and job is not self.holder else 0
 
 
-class LocalJob(Generic[E]):
+class LocalJob(BaseJob[Loading | Waiting | E], Generic[E]):
     """A turn in the line. See `engine.Job`."""
 
     def __init__(
@@ -98,61 +93,29 @@ class LocalJob(Generic[E]):
         learn: Callable[[Finished], None],
         no_memory: Callable[[], OutOfMemory],
     ) -> None:
-        self.id = secrets.token_urlsafe(12)
-        self.request, self.owner = request, owner
-        self.reading = False  # somebody reads its events
+        super().__init__(secrets.token_urlsafe(12), request, owner, line)
         self._line = line
         self._load = load
         self._produce = produce
         self._learn = learn
         self._no_memory = no_memory
-        self._flag = Flag()
-        self._came = time.monotonic()
-        self._ran_s: float | None = None  # it had the device so long
-        self._state: State = "queued"
-        self._stopped_as: State = "cancelled"
-
-    @property
-    def state(self) -> State:
-        return self._state
 
     @property
     def place(self) -> int:
         with self._line.news:
             return self._line.place(self)
 
-    def cancel(self) -> bool:
-        return self._stop("cancelled")
+    def _holds_nothing(self) -> bool:
+        return self._state == "queued"
 
-    def interrupt(self) -> bool:
-        """The engine ends."""
-        return self._stop("interrupted")
-
-    def _stop(self, state: State) -> bool:
-        with self._line.news:
-            if self._state in FINAL:
-                return False
-            self._stopped_as = state
-            self._flag.set()
-            if self._state == "queued":
-                self._end(state)
-            self._line.news.notify_all()
-        self.note("is to be stopped")
-        return True
-
-    def events(self) -> Iterator[Loading | Waiting | E]:
-        with self._line.news:
-            if self.reading:
-                raise RuntimeError("the events of a job are for one reader")
-            self.reading = True
-        state: State = "failed"
+    def _make(self) -> Iterator[Loading | Waiting | E]:
+        yield from self._wait()
+        yield Loading()
+        self._check()
+        self.note("has the device", waited_s=round(time.monotonic() - self._came, 3))
         try:
-            yield from self._wait()
-            yield Loading()
-            self._check()
-            self.note("has the device", waited_s=round(time.monotonic() - self._came, 3))
             bundle = self._load(self._check)
-            self._begin()
+            self._become("running")
             last: E | None = None
             with closing(self._produce(bundle, self.request, self._flag)) as events:  # type: ignore[type-var]
                 for event in events:
@@ -161,29 +124,18 @@ class LocalJob(Generic[E]):
                         last = event
                         break
                     yield event
-            self._finish()
-            if last is not None:
-                yield last
-                assert isinstance(last, Finished)
-                self._learn(last)
-        except (Cancelled, GeneratorExit, KeyboardInterrupt):
-            state = self._stopped_as
-            raise
         except Exception as error:
-            if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+            if isinstance(error, Cancelled) or not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                 raise
             let_go(error)
             with self._line.news:
-                self._end(state)  # counting what it would need takes no device
+                self._end("failed")  # counting what it would need takes no device
             raise self._no_memory() from None
-        finally:
-            with self._line.news:
-                self._end(state)
-            self.note("is over", state=self._state, ran_s=self._ran_s and round(self._ran_s, 3))
-
-    def note(self, what: str, **more: Any) -> None:
-        """A line in the host's log."""
-        log.info("a job %s", what, extra={"job": public_id(self.id), "model": self.request.model_id, **more})
+        self._finish()
+        if last is not None:
+            yield last
+            assert isinstance(last, Finished)
+            self._learn(last)
 
     def _wait(self) -> Iterator[Waiting]:
         line = self._line
@@ -191,8 +143,7 @@ class LocalJob(Generic[E]):
             with line.news:
                 self._check()
                 if line.is_next(self):
-                    line.holder, self._state, line.since = self, "loading", time.monotonic()
-                    line.monitor.began(self.request.model_id, line.since - self._came)
+                    self._became_holder()
                     return
                 place = line.place(self)
                 left_s = line.left_s(max(place, 1))
@@ -203,33 +154,18 @@ class LocalJob(Generic[E]):
                     timeout=PULSE_S,
                 )
 
-    def _check(self) -> None:
-        if self._flag.is_set():
-            raise Cancelled(message("run.was_stopped"))
+    def _became_holder(self) -> None:
+        """Under `news`."""
+        self._line.holder, self._line.since = self, time.monotonic()
+        self._become("loading")
+        self._began()
 
-    def _begin(self) -> None:
-        with self._line.news:
-            self._check()
-            self._state = "running"
-
-    def _finish(self) -> None:
-        with self._line.news:
-            self._check()
-            self._end("done")
-
-    def _end(self, state: State) -> None:
-        """Under `news`. The first end counts."""
-        if self._state in FINAL:
+    def _ended(self, ran_s: float | None) -> None:
+        if self._line.holder is not self:
             return
-        self._state = state
-        self._line.jobs.remove(self)
-        if self._line.holder is self:
-            self._line.holder = None
-            self._ran_s = time.monotonic() - self._line.since
-            if state == "done":
-                self._line.took.append(self._ran_s / self.request.scenes)
-        self._line.monitor.ended(self.request.model_id, state, self._ran_s)
-        self._line.news.notify_all()
+        self._line.holder = None
+        if self._state == "done" and ran_s is not None:
+            self._line.took.append(ran_s / self.request.scenes)
 
 
 class LocalEngine:
@@ -295,10 +231,7 @@ class LocalEngine:
             return self.bundles.get(request.model_id, check)
 
         job = LocalJob(self._line, request, owner, load, produce, learn, no_memory)
-        with self._line.news:
-            if self._line.closed:
-                raise Cancelled(message("run.was_stopped"))
-            self._line.jobs.append(job)
+        self._line.add(job)
         job.note("waits for the device")
         return job
 
@@ -324,10 +257,4 @@ class LocalEngine:
 
     def close(self) -> bool:
         """Whether the device is free; a step of a large model may take longer than is waited."""
-        with self._line.news:
-            self._line.closed = True
-            going = list(self._line.jobs)
-        for job in going:
-            job.interrupt()
-        with self._line.news:
-            return self._line.news.wait_for(lambda: self._line.holder is None, timeout=CLOSE_S)
+        return self._line.close(CLOSE_S)

@@ -13,13 +13,11 @@ import logging
 import math
 import secrets
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from threading import Event as Flag
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -34,9 +32,9 @@ from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.dialect import DIALECT_LIMITS, field_of, read_limits, write_fields
-from opensora_demo.service.engine import FINAL, Job, Line, Loading, ModelOffer, Quiet, RunEvent, State, Waiting
+from opensora_demo.service.engine import Job, Line, Loading, ModelOffer, Quiet, RunEvent, Waiting
 from opensora_demo.service.folders import process_folder
-from opensora_demo.service.logs import public_id
+from opensora_demo.service.jobs import BaseJob, GoingJobs
 from opensora_demo.service.monitor import Monitor
 from opensora_demo.service.options import ServerAddress
 from opensora_demo.weights.options import WeightOptions
@@ -263,67 +261,20 @@ def refusal(fault: Faulty) -> ServerError:
 # --- one job
 
 
-class RemoteJob:
+class RemoteJob(BaseJob[RunEvent]):
     """See `engine.Job`. Whoever reads its events asks the server, in his own thread."""
 
     def __init__(self, engine: RemoteEngine, request: GenerationRequest, owner: str | None) -> None:
-        self.id = secrets.token_urlsafe(12)
-        self.request, self.owner = request, owner
+        super().__init__(secrets.token_urlsafe(12), request, owner, engine.going)
         self.place = 0
-        self._engine, self._server = engine, engine.server
-        self._flag = Flag()
-        self._guard = threading.Lock()
-        self._reading = False
-        self._state: State = "queued"
-        self._stopped_as: State = "cancelled"
-        self._came = time.monotonic()
-        self._ran_since: float | None = None
+        self._server = engine.server
         self._encoded = False  # that the prompt has been read has been reported
         self._reported = 0  # steps that have been reported
 
-    @property
-    def state(self) -> State:
-        return self._state
+    def _ended(self, ran_s: float | None) -> None:
+        self.place = 0
 
-    def cancel(self) -> bool:
-        return self.stop("cancelled")
-
-    def stop(self, state: State) -> bool:
-        with self._guard:
-            if self._state in FINAL:
-                return False
-            self._stopped_as = state
-            self._flag.set()
-            if not self._reading:
-                self._end(state)
-            return True
-
-    def events(self) -> Iterator[RunEvent]:
-        with self._guard:
-            if self._reading:
-                raise RuntimeError("the events of a job are for one reader")
-            self._reading = True
-        state: State = "failed"
-        try:
-            yield from self._all()
-            state = "done"
-        except (Cancelled, GeneratorExit, KeyboardInterrupt):
-            state = self._stopped_as
-            raise
-        finally:
-            with self._guard:
-                self._end(state)
-
-    def _end(self, state: State) -> None:
-        """Under the guard. The first end counts."""
-        if self._state in FINAL:
-            return
-        self._state, self.place = state, 0
-        ran_s = None if self._ran_since is None else time.monotonic() - self._ran_since
-        self._engine.ended(self, ran_s)
-        log.info("a job is over", extra={"job": public_id(self.id), "model": self.request.model_id, "state": state})
-
-    def _all(self) -> Iterator[RunEvent]:
+    def _make(self) -> Iterator[RunEvent]:
         request, clips, unknown = self.request, list[Clip](), dict[str, None]()
         seconds: dict[str, float] = {}
         read: str | None = None
@@ -336,7 +287,8 @@ class RemoteJob:
             for stage, took in _stages(video).items():
                 seconds[stage] = seconds.get(stage, 0.0) + took
             yield Decoding(done=index + 1, total=len(request.columns), clip=clip, column=index)
-        seconds = seconds or {"denoise": self._spent_s()}
+        seconds = seconds or {"denoise": self._ran_s() or 0.0}
+        self._finish()
         yield Finished(clips=tuple(clips), seconds=seconds, unknown=tuple(unknown), refined=read)
 
     def _column(self, index: int) -> Generator[RunEvent, None, tuple[Clip, Video]]:
@@ -344,7 +296,7 @@ class RemoteJob:
         self._check()
         request = self.request.column(index)
         video = self._server.begin(request)
-        log.info("a job was begun elsewhere", extra={"job": public_id(self.id), "model": request.model_id})
+        self.note("was begun elsewhere")
         began = answered = time.monotonic()
         pause_s, longest_s = POLL_S
         quiet = False
@@ -402,8 +354,7 @@ class RemoteJob:
             case "in_progress" | "completed":
                 self.place = 0
                 if self._ran_since is None:
-                    self._ran_since = time.monotonic()
-                    self._engine.began(self, self._ran_since - self._came)
+                    self._began()
                     self._become("running")
                     yield Started(request=self.request)
                 read_it = video.get("step") != 0 or video["status"] == "completed"  # ours may not have before a step
@@ -433,7 +384,7 @@ class RemoteJob:
                 t=1 - (place % request.steps) / request.steps,
                 previews=(),
                 guidance=request.guidance[:1],
-                seconds=self._spent_s(),
+                seconds=self._ran_s() or 0.0,
                 scene=place // request.steps,
                 scenes=request.scenes,
             )
@@ -460,18 +411,6 @@ class RemoteJob:
                 log.warning("the clip of a job of another server cannot be read: %s", error)
                 raise ServerError(message("run.server_no_clip")) from None
         return as_asked(frames, request)
-
-    def _become(self, state: State) -> None:
-        with self._guard:
-            if self._state not in FINAL:
-                self._state = state
-
-    def _spent_s(self) -> float:
-        return 0.0 if self._ran_since is None else time.monotonic() - self._ran_since
-
-    def _check(self) -> None:
-        if self._flag.is_set():
-            raise Cancelled(message("run.was_stopped"))
 
 
 def as_asked(frames: Frames, request: GenerationRequest) -> Frames:
@@ -536,11 +475,7 @@ class RemoteEngine:
         """`options` names the server's models, which are the catalog's (`catalog.offer_only`)."""
         self.server, self.options = server, options
         self.estimator = Estimator(options)
-        self.monitor = Monitor()
-        self.closed = False
-        self._guard = threading.Lock()
-        self._jobs: list[RemoteJob] = []
-        self._ended = threading.Condition()
+        self.going = GoingJobs()
 
     @property
     def blind(self) -> Message | None:
@@ -553,42 +488,31 @@ class RemoteEngine:
         """Raises RequestError for a setting that the server does not have, too."""
         write_fields(request.column(0), extended=self.server.extended(request))
         job = RemoteJob(self, request, owner)
-        with self._guard:
-            if self.closed:
-                raise Cancelled(message("run.was_stopped"))
-            self._jobs.append(job)
+        self.going.add(job)
         return job
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.going.monitor
+
+    @property
+    def closed(self) -> bool:
+        return self.going.closed
 
     def explain(self, request: GenerationRequest, owner: str | None = None) -> Job[Part | Loading | Waiting]:
         raise DeviceError(message("note.blind"))
 
     def line(self) -> Line:
-        with self._guard:
-            running = sum(job.state == "running" for job in self._jobs)
-            return Line(len(self._jobs) - running, running > 0, None if self._jobs else 0.0)
+        with self.going.news:
+            jobs = self.going.jobs
+            running = sum(job.state == "running" for job in jobs)
+            return Line(len(jobs) - running, running > 0, None if jobs else 0.0)
 
     def next_free_s(self) -> float | None:
         return None
 
-    def began(self, job: RemoteJob, waited_s: float) -> None:
-        self.monitor.began(job.request.model_id, waited_s)
-
-    def ended(self, job: RemoteJob, ran_s: float | None) -> None:
-        with self._guard:
-            if job in self._jobs:
-                self._jobs.remove(job)
-        self.monitor.ended(job.request.model_id, job.state, ran_s)
-        with self._ended:
-            self._ended.notify_all()
-
     def close(self) -> bool:
-        with self._guard:
-            self.closed = True
-            going = list(self._jobs)
-        for job in going:
-            job.stop("interrupted")
-        with self._ended:
-            return self._ended.wait_for(lambda: not self._jobs, timeout=CLOSE_S)
+        return self.going.close(CLOSE_S)
 
 
 def connect(address: ServerAddress, *, public: bool = False) -> RemoteEngine:

@@ -379,6 +379,14 @@ def test_a_job_that_nobody_reads_can_be_stopped(engine: RemoteEngine, stranger: 
     assert stranger.bodies("create") == []
 
 
+def test_a_clip_that_is_there_cannot_be_stopped(engine: RemoteEngine, stranger: Stranger) -> None:
+    job = engine.submit(wanted())
+    for event in job.events():
+        if isinstance(event, Finished):
+            assert not job.cancel()
+    assert job.state == "done"
+
+
 def test_others_wait_and_are_counted(engine: RemoteEngine, stranger: Stranger) -> None:
     job = engine.submit(wanted())
     assert (engine.line().waiting, engine.line().busy, engine.line().wait_s) == (1, False, None)

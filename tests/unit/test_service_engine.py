@@ -249,7 +249,7 @@ def test_final_states_are_final(engine: LocalEngine, device: Device) -> None:
     done = engine.submit(request_of())
     list(done.events())
     assert not done.cancel()
-    assert not done.interrupt()
+    assert not done.stop("interrupted")
     assert done.state == "done"
     stopped = engine.submit(request_of())
     assert stopped.cancel()
