@@ -24,8 +24,6 @@ from opensora_demo import __version__
 from opensora_demo.catalog import DEFAULT_MODEL, MODELS, ModelSpec, find_model
 from opensora_demo.cluster.join import restart
 from opensora_demo.errors import DemoError, RequestError
-from opensora_demo.grid import compose_grid
-from opensora_demo.media import write_mp4
 from opensora_demo.messages import message, render
 from opensora_demo.request import settings as table
 from opensora_demo.request.events import Decoding, Encoded, Finished, Started, StepPreview
@@ -55,6 +53,7 @@ from opensora_demo.service.options import (
     read_storage_options,
     read_weight_options,
 )
+from opensora_demo.service.outputs import write_run
 from opensora_demo.service.run_queue import QueuedRun, given_of, parse_batch, parse_each
 from opensora_demo.service.storage import Storage
 from opensora_demo.weights.options import WeightOptions
@@ -225,39 +224,34 @@ def _say_step(step: StepPreview, spent_s: float) -> None:
         _say(f"denoising {done}/{total}{scene}  {spent_s:.1f} s, {left_s:.1f} s to go", same_line=True)
 
 
-def _report(out: Path, request: GenerationRequest, finished: Finished) -> None:
-    settings = request.settings()
+def _write(args: argparse.Namespace, options: WeightOptions, **form: Any) -> None:
+    """Make what was asked for and say where it is; of several processes with the same run the first one does."""
+    with joined(os.environ) as ranks:
+        request, out, finished = _made(args, options, ranks)
+    if ranks is not None and not ranks.first:
+        return
+    write_run(out, request, finished, label=request.prompt, **form)
     _answer(
         {
             "out": str(out),
             "model": request.model_id,
             "seed": request.seed,
-            "settings": settings,
+            "settings": request.settings(),
             "seconds": {k: round(v, 3) for k, v in finished.seconds.items()},
             "unknown": list(finished.unknown),
+            "refined": finished.refined,
+            "reused_steps": list(finished.reused),
             "peak_bytes": finished.peak_bytes,
         }
     )
 
 
 def command_generate(args: argparse.Namespace, options: WeightOptions) -> None:
-    with joined(os.environ) as ranks:
-        request, out, finished = _made(args, options, ranks)
-    if ranks is not None and not ranks.first:
-        return
-    write_mp4(out, finished.clips[0].frames, request.fps, request.settings(), min_px=1 if args.native_size else 256)
-    _report(out, request, finished)
+    _write(args, options, min_px=1 if args.native_size else 256)
 
 
 def command_compare(args: argparse.Namespace, options: WeightOptions) -> None:
-    with joined(os.environ) as ranks:
-        request, out, finished = _made(_compared(args), options, ranks)
-    if ranks is not None and not ranks.first:
-        return
-    labels = [render(label) for label in request.labels]
-    grid, fps = compose_grid([[c.frames for c in finished.clips]], labels, [request.prompt], [request.fps])
-    write_mp4(out, grid, fps, request.settings(), min_px=1)
-    _report(out, request, finished)
+    _write(_compared(args), options)
 
 
 def _storage(args: argparse.Namespace, options: WeightOptions) -> Storage:

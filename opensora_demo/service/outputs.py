@@ -122,8 +122,11 @@ def file_name(model_id: str, prompt: str, seed: int) -> str:
     return f"{model_id}-{words}-{seed}-{secrets.token_hex(8)}.mp4"
 
 
-def write_run(file: Path, request: GenerationRequest, done: Finished) -> dict[str, Any]:
-    """The mp4 of a finished run (a labelled grid if there are several clips). Returns its settings."""
+def write_run(
+    file: Path, request: GenerationRequest, done: Finished, *, label: str = "", min_px: int = 256
+) -> dict[str, Any]:
+    """The mp4 of a finished run: its clip, enlarged by a whole number where its short side has fewer than `min_px`
+    pixels, or a grid if there are several, with this `label` at its left. Returns its settings."""
     settings = request.settings() | {
         "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
         "unknown": list(done.unknown),
@@ -132,10 +135,10 @@ def write_run(file: Path, request: GenerationRequest, done: Finished) -> dict[st
         **({} if done.peak_bytes is None else {"peak_gb": round(done.peak_bytes / 1e9, 2)}),
     }
     if len(done.clips) == 1:
-        write_mp4(file, done.clips[0].frames, request.fps, settings)
+        write_mp4(file, done.clips[0].frames, request.fps, settings, min_px=min_px)
     else:
         clips = [[clip.frames for clip in done.clips]]
-        pictures, fps = compose_grid(clips, english(request.labels), [""], [request.fps])
+        pictures, fps = compose_grid(clips, english(request.labels), [label], [request.fps])
         write_mp4(file, pictures, fps, settings, min_px=1)
     return settings
 

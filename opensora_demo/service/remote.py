@@ -278,18 +278,21 @@ class RemoteJob(BaseJob[RunEvent]):
         request, clips, unknown = self.request, list[Clip](), dict[str, None]()
         seconds: dict[str, float] = {}
         read: str | None = None
+        reused: list[int] = []
         yield Loading()
         for index in range(len(request.columns)):
             clip, video = yield from self._column(index)
             clips.append(clip)
             unknown |= dict.fromkeys(_words(video))
             read = _refined(video)
+            reused.append(_reused(video))
             for stage, took in _stages(video).items():
                 seconds[stage] = seconds.get(stage, 0.0) + took
             yield Decoding(done=index + 1, total=len(request.columns), clip=clip, column=index)
         seconds = seconds or {"denoise": self._ran_s() or 0.0}
+        taken = tuple(reused) if any(reused) else ()
         self._finish()
-        yield Finished(clips=tuple(clips), seconds=seconds, unknown=tuple(unknown), refined=read)
+        yield Finished(clips=tuple(clips), seconds=seconds, unknown=tuple(unknown), refined=read, reused=taken)
 
     def _column(self, index: int) -> Generator[RunEvent, None, tuple[Clip, Video]]:
         """One clip, a job of the server: it is deleted there, whatever becomes of it."""
@@ -450,6 +453,12 @@ def _refined(video: Video) -> str | None:
     """What a server of ours read in place of a prompt that names no place."""
     found = video.get("refined_prompt")
     return found if isinstance(found, str) else None
+
+
+def _reused(video: Video) -> int:
+    """Steps that a server of ours did not compute."""
+    found = video.get("reused_steps")
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 def _stages(video: Video) -> dict[str, float]:

@@ -62,6 +62,7 @@ class VideoJob:
         self.step = 0
         self.unknown: tuple[str, ...] = ()
         self.refined: str | None = None  # as `Encoded` has it
+        self.reused = 0  # steps whose prediction is that of the step before
         self.took: Mapping[str, float] = {}  # seconds by stage
         self.peak_bytes: int | None = None
         self.listeners = 0  # who wants previews
@@ -102,6 +103,7 @@ class VideoJob:
                 self.refined = self.refined or event.refined
             case StepPreview():
                 self.step = event.place + 1
+                self.reused += event.reused[:1] == (True,)
                 self._rise(DENOISED * self.step // self.steps)
                 if self.listeners and event.previews and self._budget.allows(event.seconds):
                     self.previews = (*self.previews, self._budget.take(lambda: preview_of(event)))
@@ -150,6 +152,7 @@ class VideoJob:
             "place": 0 if run is None else run.place,
             "unknown_words": list(self.unknown),
             "refined_prompt": self.refined,
+            "reused_steps": self.reused,
             "settings": request.settings(),
         }
 

@@ -206,6 +206,17 @@ def test_what_a_server_of_ours_has_read_is_said_once_it_has(engine: RemoteEngine
     last = events[-1]
     assert isinstance(last, Finished)
     assert last.refined == "a fluffy cat at night"
+    assert last.reused == ()
+
+
+@pytest.mark.parametrize(("said", "reused"), [(7, (7,)), (0, ()), ("7", ()), (True, ()), (-1, ()), (None, ())])
+def test_how_many_steps_a_server_of_ours_reused(
+    engine: RemoteEngine, stranger: Stranger, said: object, reused: tuple[int, ...]
+) -> None:
+    stranger.replies |= {"state": [video("completed", 100, reused_steps=said)]}
+    last = list(engine.submit(wanted()).events())[-1]
+    assert isinstance(last, Finished)
+    assert last.reused == reused
 
 
 def test_what_a_stranger_does_not_have_is_refused_before_it_is_asked(engine: RemoteEngine, stranger: Stranger) -> None:

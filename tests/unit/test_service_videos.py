@@ -96,6 +96,10 @@ def test_what_was_read_is_part_of_a_job() -> None:
     job.add(Encoded(unknown=("fluffy",), cut_tokens=0, seconds=0.0, refined="a ball at night"))
     told = job.to_json()
     assert (told["unknown_words"], told["refined_prompt"]) == (["fluffy"], "a ball at night")
+    for index in range(4):
+        reused = (index == 2,) if index else ()
+        job.add(StepPreview(index=index, total=4, t=0.5, previews=(), guidance=(4.0,), seconds=0.1, reused=reused))
+    assert job.to_json()["reused_steps"] == 1
 
 
 def test_who_waits_is_told_his_place(jobs: VideoJobs, device: Device) -> None:
