@@ -248,6 +248,7 @@ def test_everything_is_measured(measured: Study) -> None:
     assert (consistency.generated.mean or 0) > 0
     assert 20 < present(codec.two_objects.object) < present(codec.two_objects.mean) < 50
     assert present(measured.fps).rates[0].rendered_ratio == pytest.approx(1, abs=0.1)
+    assert present(measured.fps).rates[0].unguided_ratio is not None
     assert present(measured.negative).colour.same_noise.without.still_there == 1  # by definition
     assert photo.finite == 1
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.evaluation import plots
-from opensora_demo.evaluation.adherence import EVAL_SEED
+from opensora_demo.evaluation.adherence import EVAL_SEED, clips_at
 from opensora_demo.evaluation.markdown import number, percent, picture, ratio, table
 from opensora_demo.evaluation.studies.base import Measurement, Setup, mean, median
 from opensora_demo.request.video import Frames
@@ -44,7 +44,8 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedsAtRate:
-    """Of one FPS: the speeds by word, of generated and of rendered clips, and means over the words of their ratios."""
+    """Of one FPS: the speeds by word, of generated and of rendered clips, and means over the words of their ratios;
+    `unguided_ratio` is that of the same clips at guidance 1."""
 
     fps: int
     generated: dict[str, Speed]
@@ -52,6 +53,7 @@ class SpeedsAtRate:
     ratio: float | None
     ratio_of_medians: float | None
     rendered_ratio: float | None
+    unguided_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +87,12 @@ class SpeedStudy(Measurement):
         )
 
     def chapter(self, spec: ModelSpec, study: Study, pictures: Sequence[str]) -> list[str]:
+        plain = any(rate.unguided_ratio is not None for rate in self.rates)  # a study of before has not looked
         head = (
             "FPS",
             *(f"{word} ({speed:g} px/s)" for word, speed in self.nominal.items()),
             "ratio",
+            *(("at guidance 1",) if plain else ()),
             "rendered",
             "right way",
         )
@@ -100,19 +104,21 @@ class SpeedStudy(Measurement):
                     for word in self.nominal
                 ),
                 number(rate.ratio),
+                *((number(rate.unguided_ratio),) if plain else ()),
                 number(rate.rendered_ratio),
                 _right_way([rate.generated[word] for word in self.nominal]),
             )
             for rate in self.rates
         ]
         own = "" if self.knows_fps else "This model is not told the frame rate; it is measured at its own. "
+        guided = "What is more at the default guidance than at 1 is guidance's doing. " if plain else ""
         return [
             "## Speed and FPS",
             "",
             f"Speed of straight motions, px (64ths of the side) a second, against what the words meant in training. "
             f"{own}Means and medians are of clips that move the way they were asked to (right way, of those that show "
-            "the object long enough). Rendered is the ratio of the renderer's own clips: how far it is from 1 is the "
-            "error of measuring.",
+            f"the object long enough). {guided}Rendered is the ratio of the renderer's own clips: how far it is from 1 "
+            "is the error of measuring.",
             "",
             *table(head, rows),
             *picture("Measured speed over FPS", self.picture, pictures),
@@ -153,8 +159,11 @@ class SpeedStudy(Measurement):
             ends = []
             for name, ratios, colour in (
                 ("model", [rate.ratio for rate in self.rates], plots.BLUE),
+                ("at guidance 1", [rate.unguided_ratio for rate in self.rates], plots.ORANGE),
                 ("rendered", [rate.rendered_ratio for rate in self.rates], plots.GREY),
             ):
+                if not any(ratios):  # a study of before
+                    continue
                 values = plots.column(ratios)
                 right.plot(rates, values, "o-", color=colour)
                 ends.append((name, values[-1], colour))
@@ -215,15 +224,20 @@ def speeds_of(reader: Reader, clips: Sequence[Frames], scenes: Sequence[Scene]) 
 
 def _at_rate(setup: Setup, bases: Sequence[Scene], fps: int) -> SpeedsAtRate:
     generated: dict[str, Speed] = {}
+    unguided: dict[str, Speed] = {}
+    scales = tuple(dict.fromkeys((1.0, setup.scale)))
     rendered: dict[str, Speed] = {}
     for word, nominal in SPEED_PX_S.items():
         scenes = [replace(s, speed=word, fps=fps) for s in bases]
-        clips, drawn = [], []
+        clips, plain, drawn = [], [], []
         for index, scene in enumerate(scenes):
             prompt = caption(scene, np.random.default_rng((SEED, index)))
-            clips.append(setup.made({"prompt": prompt, "fps": fps, "seed": index}))
+            made = clips_at(setup.bundle, {"prompt": prompt, "fps": fps, "seed": index}, scales)
+            clips.append(made[setup.scale])
+            plain.append(made[1.0])
             drawn.append(setup.drawn(scene))
         generated[word] = _speed(speeds_of(setup.reader, clips, scenes), nominal)
+        unguided[word] = _speed(speeds_of(setup.reader, plain, scenes), nominal)
         rendered[word] = _speed(speeds_of(setup.reader, drawn, scenes), nominal)
     return SpeedsAtRate(
         fps=fps,
@@ -232,6 +246,7 @@ def _at_rate(setup: Setup, bases: Sequence[Scene], fps: int) -> SpeedsAtRate:
         ratio=mean([speed.ratio for speed in generated.values()]),
         ratio_of_medians=mean([ratio(generated[word].median, nominal) for word, nominal in SPEED_PX_S.items()]),
         rendered_ratio=mean([speed.ratio for speed in rendered.values()]),
+        unguided_ratio=mean([speed.ratio for speed in unguided.values()]),
     )
 
 
