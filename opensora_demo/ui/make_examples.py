@@ -31,10 +31,10 @@ from opensora_demo.ui.scripts import UI_ASSETS
 EXAMPLES: tuple[tuple[str, int], ...] = (
     ("a red ball bouncing over a meadow", 7),
     ("a yellow star spinning in the night sky", 21),
-    ("a big blue ring moving in a circle at sunset", 3),
+    ("a big blue ring moving in a circle at sunset", 5),
     ("a pink heart growing on a white background", 12),
     ("an orange diamond falling over the sea", 5),
-    ("a yellow star spins on the left, a blue ball bounces on the right, in the desert", 18),
+    ("a yellow star spins on the left, a blue ball bounces on the right, in the desert", 19),
     ("a red heart above a green square in the sky", 9),
     ("一个紫色的方块在夜空中向右移动", 30),
 )

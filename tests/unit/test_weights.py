@@ -99,7 +99,8 @@ def test_what_was_measured_is_what_is_shipped_and_good() -> None:
     for attribute, least in (("colour", 0.97), ("background", 0.97), ("motion", 0.75), ("shape", 0.95)):
         assert found[attribute] >= least
     scores = {row["scale"]: row["scores"]["all_right"] for row in study["guidance"]["scales"]}
-    assert scores[4] > scores[1] + 0.1
+    assert scores[1] <= 0.6  # what guidance is for can be seen
+    assert scores[4] >= 0.85
 
 
 def network_file(file: Path, change: Callable[[dict[str, torch.Tensor]], Any], **how: Any) -> nn.Module:
