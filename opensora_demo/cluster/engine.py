@@ -27,9 +27,8 @@ from opensora_demo.request.events import Clip, Decoding, Event, Finished, Starte
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.engine import Line, Loading, ModelOffer, Quiet, Waiting
-from opensora_demo.service.jobs import BaseJob, GoingJobs
+from opensora_demo.service.jobs import BaseEngine, BaseJob, GoingJobs
 from opensora_demo.service.logs import public_id
-from opensora_demo.service.monitor import Monitor
 from opensora_demo.weights.options import WeightOptions
 from opensora_demo.weights.store import unavailable_reason
 
@@ -257,17 +256,17 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
         self.place = 0
 
 
-class ClusterEngine:
+class ClusterEngine(BaseEngine):
     """See `engine.Engine`."""
 
     blind: Message | None = None
 
     def __init__(self, cluster: Cluster, options: WeightOptions, *, learn: bool = False) -> None:
         """With `learn` the estimates of later runs go by how long earlier ones took (counting a run takes a while)."""
+        super().__init__(GoingJobs())
         self.cluster, self.options = cluster, options
         self.page = secrets.token_hex(8)  # this process
         self.estimator = Estimator(options)
-        self.going = GoingJobs()
         self._learn = learn
         self._standing = Standing()
         self._over = Flag()
@@ -290,14 +289,6 @@ class ClusterEngine:
         job = ClusterJob[Any](self, request, owner, ticket)
         self.going.add(job)
         return job
-
-    @property
-    def monitor(self) -> Monitor:
-        return self.going.monitor
-
-    @property
-    def closed(self) -> bool:
-        return self.going.closed
 
     def line(self) -> Line:
         """Of the whole cluster, as it was a second ago."""

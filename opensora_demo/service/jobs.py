@@ -50,6 +50,21 @@ class GoingJobs:
             return self.news.wait_for(lambda: not self.jobs, timeout=wait_s)
 
 
+class BaseEngine:
+    """What engines say of their jobs. See `engine.Engine`."""
+
+    def __init__(self, going: GoingJobs) -> None:
+        self.going = going
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.going.monitor
+
+    @property
+    def closed(self) -> bool:
+        return self.going.closed
+
+
 class BaseJob(ABC, Generic[E]):
     """See `engine.Job`. An engine's own class says how the events come about (`_make`)."""
 

@@ -16,7 +16,7 @@ from threading import Event as Flag
 from typing import Any, Generic, Protocol, TypeVar
 
 from opensora_demo.catalog import find_model
-from opensora_demo.errors import Cancelled, OutOfMemory
+from opensora_demo.errors import OutOfMemory
 from opensora_demo.explain.run import Part
 from opensora_demo.explain.run import explain as explain_run
 from opensora_demo.memory import is_out_of_memory, let_go
@@ -27,8 +27,7 @@ from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.engine import Line, Loading, ModelOffer, Waiting
-from opensora_demo.service.jobs import BaseJob, GoingJobs
-from opensora_demo.service.monitor import Monitor
+from opensora_demo.service.jobs import BaseEngine, BaseJob, GoingJobs
 from opensora_demo.weights.options import WeightOptions
 from opensora_demo.weights.store import unavailable_reason
 
@@ -125,7 +124,7 @@ class LocalJob(BaseJob[Loading | Waiting | E], Generic[E]):
                         break
                     yield event
         except Exception as error:
-            if isinstance(error, Cancelled) or not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+            if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                 raise
             let_go(error)
             with self._line.news:
@@ -168,7 +167,7 @@ class LocalJob(BaseJob[Loading | Waiting | E], Generic[E]):
             self._line.took.append(ran_s / self.request.scenes)
 
 
-class LocalEngine:
+class LocalEngine(BaseEngine):
     """See `engine.Engine`. It explains runs in the same line."""
 
     blind: Message | None = None
@@ -182,12 +181,13 @@ class LocalEngine:
         learn: bool = False,
     ) -> None:
         """With `learn` the estimates of later runs go by how long earlier ones took (counting a run takes a while)."""
+        self._line = _Line()
+        super().__init__(self._line)
         self.bundles = bundles
         self.estimator = Estimator(bundles.options)
         self._learn = learn
         self._generate = generate
         self._explain = explain
-        self._line = _Line()
 
     @property
     def options(self) -> WeightOptions:
@@ -235,11 +235,6 @@ class LocalEngine:
         job.note("waits for the device")
         return job
 
-    @property
-    def monitor(self) -> Monitor:
-        """What it has done since it began."""
-        return self._line.monitor
-
     def line(self) -> Line:
         with self._line.news:
             jobs, busy = len(self._line.jobs), self._line.holder is not None
@@ -249,11 +244,6 @@ class LocalEngine:
         """About how long until the job that has the device ends, where that can be told."""
         with self._line.news:
             return self._line.left_s(1)
-
-    @property
-    def closed(self) -> bool:
-        """It takes no more jobs."""
-        return self._line.closed
 
     def close(self) -> bool:
         """Whether the device is free; a step of a large model may take longer than is waited."""

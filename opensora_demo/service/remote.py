@@ -34,8 +34,7 @@ from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.dialect import DIALECT_LIMITS, field_of, read_limits, write_fields
 from opensora_demo.service.engine import Job, Line, Loading, ModelOffer, Quiet, RunEvent, Waiting
 from opensora_demo.service.folders import process_folder
-from opensora_demo.service.jobs import BaseJob, GoingJobs
-from opensora_demo.service.monitor import Monitor
+from opensora_demo.service.jobs import BaseEngine, BaseJob, GoingJobs
 from opensora_demo.service.options import ServerAddress
 from opensora_demo.weights.options import WeightOptions
 
@@ -477,14 +476,14 @@ def _error_of(video: Video) -> str:
 # --- the engine
 
 
-class RemoteEngine:
+class RemoteEngine(BaseEngine):
     """See `engine.Engine`."""
 
     def __init__(self, server: VideoServer, options: WeightOptions) -> None:
         """`options` names the server's models, which are the catalog's (`catalog.offer_only`)."""
+        super().__init__(GoingJobs())
         self.server, self.options = server, options
         self.estimator = Estimator(options)
-        self.going = GoingJobs()
 
     @property
     def blind(self) -> Message | None:
@@ -499,14 +498,6 @@ class RemoteEngine:
         job = RemoteJob(self, request, owner)
         self.going.add(job)
         return job
-
-    @property
-    def monitor(self) -> Monitor:
-        return self.going.monitor
-
-    @property
-    def closed(self) -> bool:
-        return self.going.closed
 
     def explain(self, request: GenerationRequest, owner: str | None = None) -> Job[Part | Loading | Waiting]:
         raise DeviceError(message("note.blind"))
