@@ -9,6 +9,17 @@ from tests.browser.actions import Visit, set_steps, start, text, wait
 pytestmark = pytest.mark.browser
 
 PAUSED = "() => document.querySelector('#stage video.os-video').paused"
+# What the stage writes and draws from now on: texts of its clock, and pictures put onto its canvas.
+WATCH = """() => {
+  const seen = (window.seen = { times: [], pictures: 0 });
+  const clock = document.querySelector('#stage .os-time'), draw = CanvasRenderingContext2D.prototype.drawImage;
+  new MutationObserver(() => seen.times.push(clock.textContent)).observe(clock, { childList: true });
+  CanvasRenderingContext2D.prototype.drawImage = function (...what) {
+    if (this.canvas.matches('#stage .os-canvas')) seen.pictures += 1;
+    return draw.apply(this, what);
+  };
+}"""
+DENOISING = "() => Number(/^Denoising ([0-9]+)/.exec(document.querySelector('#stage .os-text').textContent)?.[1] ?? 0)"
 
 
 def test_a_run_is_seen_as_noise_and_guess_and_goes_on_from_a_step(visit: Visit) -> None:
@@ -46,10 +57,16 @@ def test_a_run_is_seen_as_noise_and_guess_and_goes_on_from_a_step(visit: Visit) 
 def test_a_stopped_run_can_be_decoded_and_an_example_always_plays(visit: Visit) -> None:
     page = visit(query="?model=nano-dit&prompt=a+blue+ring&seed=3")
     assert text(page, "#stage .os-empty") == "From a link: press Generate to make this clip."
+    page.evaluate(WATCH)
     start(page, "a blue ring at sunset", steps=250)
-    page.wait_for_function("() => /^Denoising [1-9]/.test(document.querySelector('#stage .os-text').textContent)")
+    page.wait_for_function(f"() => ({DENOISING})() >= 8", polling=50)
     page.click("#stop")
     wait(page, "stopped")
+    seen = page.evaluate("window.seen")
+    # Where no motion is wanted a picture is drawn once, of two latents at most; a clock is written when it has moved.
+    done = int(text(page, "#stage .os-text").removeprefix("Stopped after step ").split()[0].rstrip(".,"))
+    assert 0 < seen["pictures"] <= 3 * (done + 1)
+    assert all(now != before for before, now in zip(seen["times"], seen["times"][1:], strict=False))
     assert text(page, "#stage .os-text").startswith("Stopped after step")
     page.get_by_role("button", name="Decode what it expects now").click()
     wait(page, "done")

@@ -2,7 +2,7 @@
 import { copy, pageAddress } from "../lib/clipboard.js";
 import { otherForms } from "../lib/clips.js";
 import { animation, timeText } from "../lib/clock.js";
-import { button, find, make, onKeys } from "../lib/dom.js";
+import { button, find, make, onKeys, write } from "../lib/dom.js";
 import { live, say, sayAll, words } from "../lib/i18n.js";
 import { isRunning, markBusy, memoryOf, rememberRuns, setTitle, startKeep } from "../lib/session.js";
 import { storedRun, whenSeen } from "../lib/stored.js";
@@ -208,7 +208,7 @@ export function start({ element, trigger, props, watch }) {
 
   function showTime() {
     if (!view) return;
-    $(".os-compare-time").textContent = timeText(view, running() ? (performance.now() - arrived) / 1000 : null);
+    write($(".os-compare-time"), timeText(view, running() ? (performance.now() - arrived) / 1000 : null));
   }
 
   function render() {

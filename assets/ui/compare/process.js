@@ -69,8 +69,9 @@ export function startProcess(element, total, speed, changed) {
       slider.max = String(most + 1);
       if (document.activeElement !== slider || state.running) slider.value = String(now ?? most + 1);
       const text = now === null ? say("ui.compare.step.clip") : say("ui.compare.step.of", { step: now, total: most });
+      if (place.textContent === text) return;
       slider.setAttribute("aria-valuetext", text);
-      if (place.textContent !== text) place.textContent = text;
+      place.textContent = text;
     },
     /** Go on to a time of the screen's clock. @param {number} now */
     advance(now) {

@@ -44,9 +44,11 @@ export function startTransport(element, clip, changed) {
 
   function show() {
     const { frames } = clip();
+    const now = say("ui.compare.frame_of", { frame: frame() + 1, total: frames });
+    if (seek.getAttribute("aria-valuetext") === now) return;
     if (document.activeElement !== seek || state.playing) seek.value = String(frame());
     seek.max = String(frames - 1);
-    seek.setAttribute("aria-valuetext", say("ui.compare.frame_of", { frame: frame() + 1, total: frames }));
+    seek.setAttribute("aria-valuetext", now);
     place.textContent = `${frame() + 1} / ${frames}`;
   }
 

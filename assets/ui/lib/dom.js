@@ -57,6 +57,15 @@ export function find(root, selector, type) {
   return node;
 }
 
+/**
+ * Give an element a text where it has another: a text that is set draws the page anew, even the same one.
+ * @param {Element} node
+ * @param {string} text
+ */
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 /** The language of what somebody typed, for those who have it read aloud. @param {string} text */
 export const languageOf = (text) => (/[\u3400-\u9fff]/.test(text) ? "zh" : "en");
 

@@ -1,6 +1,6 @@
 // The stage: the pictures of every step while a run goes, the finished clip, examples before the first run.
 import { animation, calm, timeText } from "../lib/clock.js";
-import { composes, find, languageOf, make, onDocument, onKeys, penOf } from "../lib/dom.js";
+import { composes, find, languageOf, make, onDocument, onKeys, penOf, write } from "../lib/dom.js";
 import { language, live, say, sayAll, words } from "../lib/i18n.js";
 import { cut, isHere, load, put } from "../lib/image.js";
 import { roving } from "../lib/roving.js";
@@ -31,6 +31,7 @@ const EMPTY_CELLS = 12; // of the strip before the first run
 const EXAMPLE_FPS = 8;
 const BLEND_MS = 180; // from one step's picture to the next
 const FIRST_MS = 600; // from the noise to the first guess
+const DRAW_MS = 1000 / 30; // between two drawings of one estimate, which plays at far fewer frames
 
 /** @param {import("../lib/host.js").Host<StageValue | ExamplesValue | IdleValue>} host */
 export function start({ element, trigger, props, watch }) {
@@ -49,7 +50,7 @@ export function start({ element, trigger, props, watch }) {
   /** @type {{ view: StageValue | null, steps: Step[], scrub: number | null, replay: number | null }} */
   const state = { view: null, steps: [], scrub: null, replay: null };
   const round = { example: 0, done: 0, before: 0, chosen: false };
-  const blend = { key: "", since: 0, ms: 0 };
+  const blend = { key: "", since: 0, ms: 0, drawn: 0 };
   const past = document.createElement("canvas");
   const linked = linkedPrompt();
   const showKeep = startKeep(element, name, trigger);
@@ -127,7 +128,9 @@ export function start({ element, trigger, props, watch }) {
     }
     const image = shownPicture();
     if (!image) return;
-    const key = `${view.run} ${image.src.length} ${image.src.slice(-48)}`;
+    const key = `${view.run} ${memory.look} ${image.src.length} ${image.src.slice(-48)}`;
+    if (key === blend.key && (calm.matches || now - blend.drawn < DRAW_MS)) return;
+    blend.drawn = now;
     if (key !== blend.key) {
       const begins = !blend.key.startsWith(`${view.run} `);
       const noise = state.steps[0]?.pictures.noise ?? null;
@@ -246,7 +249,7 @@ export function start({ element, trigger, props, watch }) {
 
   function showTime() {
     if (!state.view) return;
-    $(".os-time").textContent = timeText(state.view, running() ? (performance.now() - arrived) / 1000 : null);
+    write($(".os-time"), timeText(state.view, running() ? (performance.now() - arrived) / 1000 : null));
   }
 
   /** @param {string} text */

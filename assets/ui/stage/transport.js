@@ -19,6 +19,7 @@ export function startTransport(element, fps, shown) {
   const seek = find(element, ".os-seek", HTMLInputElement);
   const speed = find(element, ".os-speed", HTMLSelectElement);
   const loop = find(element, ".os-loop", HTMLButtonElement);
+  const place = find(element, ".os-place", HTMLElement);
   const keys = find(element, ".os-keys", HTMLElement);
   const help = find(element, ".os-help", HTMLButtonElement);
   const screens = find(element, ".os-screens", HTMLElement);
@@ -38,10 +39,13 @@ export function startTransport(element, fps, shown) {
   function showPlace() {
     const total = count();
     const frame = frameAt(video.currentTime, fps(), total);
-    seek.max = String(total - 1);
-    seek.value = String(frame);
-    seek.setAttribute("aria-valuetext", say("ui.stage.frame_of", { frame: frame + 1, total }));
-    find(element, ".os-place", HTMLElement).textContent = `${frame + 1} / ${total}`;
+    const text = `${frame + 1} / ${total}`;
+    if (place.textContent !== text) {
+      seek.max = String(total - 1);
+      seek.setAttribute("aria-valuetext", say("ui.stage.frame_of", { frame: frame + 1, total }));
+      place.textContent = text;
+    }
+    if (seek.value !== String(frame)) seek.value = String(frame);
     if (beside.src && Math.abs(beside.currentTime - video.currentTime) > APART_S)
       beside.currentTime = video.currentTime;
   }
