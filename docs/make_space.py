@@ -2,7 +2,8 @@
 
 Copies what git has of the app, its package and its models, adds the .gitattributes by which a plain push stores binary
 files as the hub wants them, and says what is wrong with the result. Upload it with
-`hf upload USER/SPACE FOLDER . --repo-type space`, or push it.
+`hf upload USER/SPACE FOLDER . --repo-type space`, or push it. With `--zerogpu` it is one for that hardware, which wants
+another Python and an earlier torch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BINARY = ("*.safetensors", "*.mp4", "*.png", "*.jpg", "*.webp")
 FREE_MB = 1000  # a Space's repository
 PLAIN_MB = 10  # a file that is no LFS object
 SHORT = 60  # characters of `short_description`
+ZEROGPU_PYTHON, ZEROGPU_TORCH = "3.12.12", "2.11.0"  # the newest that this hardware had in November 2026
 COLOURS = frozenset(("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"))
 
 
@@ -39,6 +41,17 @@ def assemble(folder: Path) -> int:
     rules = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in BINARY)
     (folder / ".gitattributes").write_text(rules)
     return len(files)
+
+
+def fit_zerogpu(folder: Path) -> None:
+    """Change the copies of the README's head and of the requirements to what ZeroGPU has."""
+    for name, pattern, line in (
+        ("README.md", r"^python_version: .*$", f'python_version: "{ZEROGPU_PYTHON}"\nsuggested_hardware: zero-a10g'),
+        ("requirements.txt", r"^torch==.*$", f"torch=={ZEROGPU_TORCH}"),
+    ):
+        text, count = re.subn(pattern, line, (folder / name).read_text("utf-8"), count=1, flags=re.MULTILINE)
+        assert count == 1, name
+        (folder / name).write_text(text, "utf-8")
 
 
 def front_matter(readme: Path) -> dict[str, Any]:
@@ -90,9 +103,13 @@ def _megabytes(files: list[Path]) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.make_space", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args(argv).folder
+    parser.add_argument("--zerogpu", action="store_true", help="for a Space with ZeroGPU")
+    args = parser.parse_args(argv)
+    folder: Path = args.folder
     try:
         count = assemble(folder)
+        if args.zerogpu:
+            fit_zerogpu(folder)
     except FileExistsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,11 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 
 from fastapi.middleware import Middleware
 
 from opensora_demo.catalog import DEFAULT_MODEL
 from opensora_demo.cluster.join import join
+from opensora_demo.cluster.zerogpu import on_this_space
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.media import MAX_VIDEO_BYTES
 from opensora_demo.memory import few_arenas, keep_for_good
@@ -24,13 +27,16 @@ from opensora_demo.service.folders import process_folder, remove, sweep
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.logs import adopt, configure
 from opensora_demo.service.options import (
+    ENGINE,
     SERVER_OPTIONS,
     WEIGHT_OPTIONS,
     ClusterOptions,
     Environment,
     ServerAddress,
     ServerOptions,
+    ZeroGpuOptions,
     add_options,
+    on_zerogpu,
     read_server_options,
     read_weight_options,
 )
@@ -50,6 +56,7 @@ from opensora_demo.ui.language import spoken
 from opensora_demo.ui.page import build_page
 from opensora_demo.ui.probes import Probes
 from opensora_demo.ui.sessions import keep_little
+from opensora_demo.ui.shown_error import HubError
 from opensora_demo.ui.theme import build_theme, page_css
 from opensora_demo.ui.video_api import VideoApi
 from opensora_demo.weights.options import WeightOptions
@@ -80,14 +87,27 @@ def in_front(context: PageContext, server: ServerOptions) -> tuple[Middleware, .
 
 
 def engine_of(server: ServerOptions, weights: WeightOptions) -> tuple[Engine, Callable[[threading.Event], None]]:
-    """Who makes the clips, and what is done while the first visitor still reads the page. Raises ServerError."""
+    """Who makes the clips, and what is done while the first visitor still reads the page. Raises RequestError,
+    ServerError."""
     if isinstance(server.engine, ServerAddress):
         return connect(server.engine, public=server.public), threading.Event.set
     if isinstance(server.engine, ClusterOptions):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers
         return join(server.engine, replace(weights, models=server.offered, public=server.public)), threading.Event.set
+    if isinstance(server.engine, ZeroGpuOptions):
+        if not on_zerogpu(os.environ) or find_spec("spaces") is None:
+            raise RequestError(ENGINE.flag, message("request.engine_no_zerogpu"))
+        lend = import_module("spaces").GPU  # imported before torch, by app.py
+        offered = replace(weights, models=server.offered, public=server.public)
+        return on_this_space(offered, lend, HubError, server.engine.most_s), with_words
     bundles = Bundles(replace(weights, models=server.offered, public=server.public))
     return LocalEngine(bundles, learn=True), lambda done: warm(bundles, done)
+
+
+def with_words(done: threading.Event) -> None:
+    """Load the words of the small models' world."""
+    grammar()
+    done.set()
 
 
 def warm(bundles: Bundles, done: threading.Event) -> None:

@@ -178,13 +178,15 @@ class LocalEngine(BaseEngine):
         *,
         generate: Generate = run_pipeline,
         explain: Explain = explain_run,
+        estimator: Estimator | None = None,
         learn: bool = False,
     ) -> None:
-        """With `learn` the estimates of later runs go by how long earlier ones took (counting a run takes a while)."""
+        """`estimator` None is one of this machine. With `learn` the estimates of later runs go by how long earlier ones
+        took (counting a run takes a while)."""
         self._line = _Line()
         super().__init__(self._line)
         self.bundles = bundles
-        self.estimator = Estimator(bundles.options)
+        self.estimator = estimator or Estimator(bundles.options)
         self._learn = learn
         self._generate = generate
         self._explain = explain

@@ -28,7 +28,7 @@ Who = Literal["never", "alone", "always"]
 Downloads = Who
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-EngineName = Literal["local", "videos", "ray"]
+EngineName = Literal["local", "videos", "ray", "zerogpu"]
 Environment = Mapping[str, str]
 T = TypeVar("T")
 
@@ -40,7 +40,9 @@ _PLACEMENTS: Mapping[str, PlacementWish] = {
 _KERNELS: Mapping[str, AttentionKernel] = {"auto": "auto", "fused": "fused", "plain": "plain"}
 _LOG_FORMATS: Mapping[str, LogFormat] = {"text": "text", "json": "json"}
 _LOG_LEVELS: Mapping[str, LogLevel] = {"debug": "debug", "info": "info", "warning": "warning", "error": "error"}
-_ENGINES: Mapping[str, EngineName] = {"local": "local", "videos": "videos", "ray": "ray"}
+_ENGINES: Mapping[str, EngineName] = {
+    "local": "local", "videos": "videos", "ray": "ray", "zerogpu": "zerogpu",
+}  # fmt: skip
 MAX_PORT = 65535
 MAX_REPLICAS = 1000
 MAX_ABOUT = 300  # characters of what a host says about his instance
@@ -84,6 +86,16 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroGpuOptions:
+    """GPUs that the hub lends for the time of a call, `most_s` seconds at most."""
+
+    most_s: int = 120
+
+
+EngineOptions = ServerAddress | ClusterOptions | ZeroGpuOptions | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """How the page is served.
 
@@ -119,7 +131,7 @@ class ServerOptions:
     log_level: LogLevel = "warning"
     storage: StorageOptions | None = None
     api_token: str = field(default="", repr=False)
-    engine: ServerAddress | ClusterOptions | None = None
+    engine: EngineOptions = None
 
     @property
     def offered(self) -> frozenset[str]:
@@ -461,7 +473,8 @@ API_TOKEN = Option(
 )  # fmt: skip
 ENGINE = Option(
     flag="--engine", variables=("OPENSORA_ENGINE",), read=_one_of(_ENGINES), metavar="ENGINE",
-    help="who makes the clips: local, this process; videos, a server at --engine-url; ray, replicas on a cluster",
+    help="who makes the clips: local, this process; videos, a server at --engine-url; ray, replicas on a cluster; "
+    "zerogpu, on a Space with that hardware, and there if left out",
 )  # fmt: skip
 ENGINE_URL: Option[str | None] = Option(
     flag="--engine-url", variables=("OPENSORA_ENGINE_URL",), read=_address, metavar="URL",
@@ -483,12 +496,16 @@ ADDRESS: Option[str | None] = Option(
     flag="--address", variables=("OPENSORA_ADDRESS",), read=_cluster, metavar="HOST:PORT",
     help="of --engine ray: the cluster that is joined, or auto for this machine's; if left out one is started here",
 )  # fmt: skip
+GPU_SECONDS: Option[int | None] = Option(
+    flag="--gpu-seconds", variables=("OPENSORA_GPU_SECONDS",), read=_whole(10, 3600), metavar="N",
+    help="of --engine zerogpu: what a run may ask a GPU for; 120 if left out",
+)  # fmt: skip
 CLUSTER_OPTIONS: tuple[Option[Any], ...] = (REPLICAS, AUTOSCALE, ADDRESS)
 STORAGE_OPTIONS: tuple[Option[Any], ...] = (GALLERY, GALLERY_GB)
 SERVER_OPTIONS: tuple[Option[Any], ...] = (
     HOST, PORT, SHARE, PUBLIC, ONLY, DEBUG_MODELS, DOWNLOADS, METRICS, HOSTS, FRAMES, KEEP_CLIPS,
     MAX_RUNS, MAX_RUNS_EACH, ABOUT,
-    LOG_FORMAT, LOG_LEVEL, API_TOKEN, ENGINE, ENGINE_URL, ENGINE_TOKEN, *CLUSTER_OPTIONS, *STORAGE_OPTIONS,
+    LOG_FORMAT, LOG_LEVEL, API_TOKEN, ENGINE, ENGINE_URL, ENGINE_TOKEN, *CLUSTER_OPTIONS, GPU_SECONDS, *STORAGE_OPTIONS,
 )  # fmt: skip
 
 
@@ -549,16 +566,26 @@ def read_weight_options(args: argparse.Namespace, environment: Environment) -> W
     )
 
 
-def _read_engine(args: argparse.Namespace, environment: Environment) -> ServerAddress | ClusterOptions | None:
+def on_zerogpu(environment: Environment) -> bool:
+    """On a Space with that hardware, as the hub's package `spaces` reads it."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in _TRUE
+
+
+def _read_engine(args: argparse.Namespace, environment: Environment) -> EngineOptions:
     """Raises RequestError where what is said does not go together."""
-    engine = ENGINE.value(args, environment, "local")
+    engine = ENGINE.value(args, environment, "zerogpu" if on_zerogpu(environment) else "local")
     url = ENGINE_URL.value(args, environment, None)
     token = ENGINE_TOKEN.value(args, environment, "")
     cluster = read_cluster_options(args, environment, chosen=engine == "ray")
+    gpu_s = GPU_SECONDS.value(args, environment, None)
+    if gpu_s is not None and engine != "zerogpu":
+        raise RequestError(GPU_SECONDS.flag, message("request.engine_zerogpu"))
     if engine != "videos":
         if url is not None or token:
             name = ENGINE_URL.flag if url is not None else ENGINE_TOKEN.flag
             raise RequestError(name, message("request.engine_videos"))
+        if engine == "zerogpu":
+            return ZeroGpuOptions() if gpu_s is None else ZeroGpuOptions(most_s=gpu_s)
         return cluster
     if url is None:
         raise RequestError(ENGINE_URL.flag, message("request.missing"))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from opensora_demo.errors import Cancelled, DemoError, RequestError
@@ -250,10 +251,10 @@ class Runs:
         keep: bool = True,
         alone_s: float | None = None,
     ) -> Run[V]:
-        """Begin `work` in its own thread. It publishes on the run it is given and returns the last value; where it does
-        not come to that, `end` of the state, the reason and the seconds is the last. Without `keep` the run is
-        forgotten as soon as it has ended. Raises RequestError where too many runs are going on, Cancelled once they
-        have been closed."""
+        """Begin `work` in its own thread, in the caller's context (where ZeroGPU reads whose click it was). It
+        publishes on the run it is given and returns the last value; where it does not come to that, `end` of the state,
+        the reason and the seconds is the last. Without `keep` the run is forgotten as soon as it has ended. Raises
+        RequestError where too many runs are going on, Cancelled once they have been closed."""
         run = Run(
             owner, kind, run_id=run_id, shrink=shrink, visitor=visitor, form=form, clock=self._clock,
             crowded=self._somebody_else_waits, alone_s=alone_s,
@@ -279,7 +280,8 @@ class Runs:
                     with self._guard:
                         self._runs.pop(run.id, None)
 
-        threading.Thread(target=supervised, name=f"run-{run.id[:4]}", daemon=True).start()
+        context = copy_context()
+        threading.Thread(target=context.run, args=(supervised,), name=f"run-{run.id[:4]}", daemon=True).start()
         return run
 
     def refusal(self, owner: str | None, visitor: str | None) -> Message | None:

@@ -10,6 +10,9 @@ from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.messages import Language, Message, render
 from opensora_demo.ui.values.common import without_places
 
+HubError = gr.Error
+"""What the hub's package `spaces` raises for a visitor to read."""
+
 
 class ShownError(gr.Error):
     """A message under a title, as Gradio shows them: as HTML, so the text is escaped.

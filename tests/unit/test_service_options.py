@@ -363,7 +363,7 @@ def test_who_makes_the_clips() -> None:
 @pytest.mark.parametrize(
     ("argv", "field", "problem"),
     [
-        (["--engine", "mine"], "--engine", "must be one of local, videos, ray, not mine"),
+        (["--engine", "mine"], "--engine", "must be one of local, videos, ray, zerogpu, not mine"),
         (["--replicas", "2"], "--replicas", "goes with --engine ray"),
         (["--autoscale", "1", "2"], "--autoscale", "goes with --engine ray"),
         (

@@ -29,6 +29,13 @@ def test_it_holds_what_runs_and_the_pictures_of_the_readme(space: Path) -> None:
     assert all((space / picture).is_file() for picture in shown)
 
 
+def test_one_for_zerogpu_has_its_python_and_torch(tmp_path: Path) -> None:
+    assert make_space.main([str(tmp_path / "space"), "--zerogpu"]) == 0
+    head = make_space.front_matter(tmp_path / "space" / "README.md")
+    assert (head["python_version"], head["suggested_hardware"]) == (make_space.ZEROGPU_PYTHON, "zero-a10g")
+    assert f"torch=={make_space.ZEROGPU_TORCH}\n" in (tmp_path / "space" / "requirements.txt").read_text()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(space.iterdir())
     assert make_space.main([str(space)]) == 2
