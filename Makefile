@@ -35,8 +35,8 @@ lint: install-test
 check: lint tools
 	$(BIN)/python -m pytest tests/unit/test_imports.py $(wildcard tests/js)
 
-# Two workers: what shares costly fixtures stays together (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+# Three workers: what shares costly fixtures stays together (tests/conftest.py), and the one with the browser waits a lot.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 # What has a floor of 95 % under its coverage, each by itself.
 COVERED := request/* sampling/* service/* pipeline.py
 

@@ -43,7 +43,7 @@ class PeakMemory:
 def traced_peak_bytes(work: Callable[[], object]) -> int:
     """The most bytes that tensors on the CPU held at once while `work` ran, beyond what there was before it: torch's
     profiler counts them."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as trace:
         work()
     held = peak = 0
     for event in trace.profiler.kineto_results.events():
