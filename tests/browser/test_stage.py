@@ -37,6 +37,8 @@ def test_a_run_is_seen_as_noise_and_guess_and_goes_on_from_a_step(visit: Visit) 
 
     page.locator("#stage .os-view[data-view=noise]").click()  # the last step, as it was before it
     page.wait_for_selector("#stage .os-stage[data-show=estimate]")
+    assert page.eval_on_selector("#stage .os-video", "v => getComputedStyle(v).transitionDuration") == "0s"
+    assert page.eval_on_selector("#stage .os-video", "v => getComputedStyle(v).opacity") == "0"  # at once
     assert text(page, "#stage .os-badge").startswith("step 6 of 6")
     page.locator("#stage .os-view[data-view=guess]").click()
     strip = page.locator("#stage .os-strip")
