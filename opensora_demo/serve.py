@@ -91,16 +91,16 @@ def engine_of(server: ServerOptions, weights: WeightOptions) -> tuple[Engine, Ca
     ServerError."""
     if isinstance(server.engine, ServerAddress):
         return connect(server.engine, public=server.public), threading.Event.set
+    offered = replace(weights, models=server.offered, public=server.public)
     if isinstance(server.engine, ClusterOptions):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers
-        return join(server.engine, replace(weights, models=server.offered, public=server.public)), threading.Event.set
+        return join(server.engine, offered), threading.Event.set
     if isinstance(server.engine, ZeroGpuOptions):
         if not on_zerogpu(os.environ) or find_spec("spaces") is None:
             raise RequestError(ENGINE.flag, message("request.engine_no_zerogpu"))
         lend = import_module("spaces").GPU  # imported before torch, by app.py
-        offered = replace(weights, models=server.offered, public=server.public)
         return on_this_space(offered, lend, HubError, server.engine.most_s), with_words
-    bundles = Bundles(replace(weights, models=server.offered, public=server.public))
+    bundles = Bundles(offered)
     return LocalEngine(bundles, learn=True), lambda done: warm(bundles, done)
 
 

@@ -18,12 +18,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from opensora_demo.catalog import find_model
 from opensora_demo.cluster.dispatcher import Standing, Turn
-from opensora_demo.cluster.packing import Began, Failed, Fault, Ticket, completed, name_of, unpack
+from opensora_demo.cluster.packing import Began, Ticket, heard, name_of, unpack
 from opensora_demo.cluster.turns import Entry
 from opensora_demo.errors import ServerError
 from opensora_demo.explain.run import Part
 from opensora_demo.messages import Message, message
-from opensora_demo.request.events import Clip, Decoding, Event, Finished, Started
+from opensora_demo.request.events import Clip, Event, Finished, Started
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.service.engine import Line, Loading, ModelOffer, Quiet, Waiting
@@ -49,10 +49,6 @@ class ReplicaLost(Exception):
 
 class LineSilent(Exception):
     """The cluster's line does not answer."""
-
-
-class ReplicaFault(RuntimeError):
-    """A replica failed in a way that has no sentence; the text is its traceback."""
 
 
 class Stream(Protocol):
@@ -203,23 +199,17 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
 
     def _take(self, said: Any, clips: dict[int, Clip]) -> E | None:
         """The event to be told of what a replica said, None where there is none. Raises what made the run fail."""
+        said = heard(said, clips)
         match said:
             case Began():
                 self.replica = said
                 self._has_replica()
                 return None
-            case Failed(error=error):
-                raise error
-            case Fault(text=text):
-                raise ReplicaFault(text)
             case Waiting() | Loading():  # for the device, which a stopped run lets go of after a block
                 return None
             case Started():
                 self._become("running")
-            case Decoding(column=column, clip=clip):
-                clips[column] = clip
             case Finished():
-                said = completed(said, clips)
                 self._finish()
         name = name_of(said)
         if name in self._seen:

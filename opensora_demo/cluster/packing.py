@@ -8,11 +8,15 @@ the page puts them back. The bytes are pickled: a cluster trusts its own process
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from opensora_demo.errors import DemoError
+from opensora_demo.errors import DemoError, OutOfMemory
+from opensora_demo.memory import is_out_of_memory, let_go
+from opensora_demo.messages import message
 from opensora_demo.request.events import Clip, Decoding, Encoded, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 
@@ -87,6 +91,39 @@ def portable(event: T) -> T:
             return replace(event, clips=())
         case _:
             return event
+
+
+class ReplicaFault(RuntimeError):
+    """A replica failed in a way that has no sentence; the text is its traceback."""
+
+
+def packed(events: Iterator[Any]) -> Iterator[bytes]:
+    """A run's events, and what it failed of as the last word."""
+    try:
+        with closing(events) as said:  # type: ignore[type-var]
+            for event in said:
+                yield pack(event)
+    except DemoError as error:
+        yield pack(Failed(error))
+    except Exception as error:
+        no_memory = is_out_of_memory(error)
+        yield pack(Failed(OutOfMemory(message("device.out_of_memory"))) if no_memory else Fault(traceback.format_exc()))
+        let_go(error)
+
+
+def heard(said: Any, clips: dict[int, Clip]) -> Any:
+    """What was unpacked, `Finished` with the clips that came before, which are put into `clips`. Raises what the run
+    failed of, ReplicaFault where that has no sentence."""
+    match said:
+        case Failed(error=error):
+            raise error
+        case Fault(text=text):
+            raise ReplicaFault(text)
+        case Decoding(column=column, clip=clip):
+            clips[column] = clip
+        case Finished():
+            return completed(said, clips)
+    return said
 
 
 def completed(event: Finished, clips: Mapping[int, Clip]) -> Finished:

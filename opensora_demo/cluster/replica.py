@@ -7,15 +7,14 @@ import logging
 import os
 import platform
 import threading
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing, suppress
 from typing import Any
 
 from opensora_demo.catalog import DEFAULT_MODEL
-from opensora_demo.cluster.packing import Began, Failed, Fault, Ticket, pack
+from opensora_demo.cluster.packing import Began, Ticket, pack, packed
 from opensora_demo.errors import DemoError
-from opensora_demo.memory import few_arenas, keep_for_good, let_go
+from opensora_demo.memory import few_arenas, keep_for_good
 from opensora_demo.runtime.bundle import Bundles, fit_threads
 from opensora_demo.service.engine import Job
 from opensora_demo.service.local import LocalEngine
@@ -74,15 +73,9 @@ class Replica:
 def work(job: Job[Any], tell: Callable[[bytes | None], object]) -> None:
     """Read a job to its end in this thread, and tell of it; None is the last word."""
     with suppress(RuntimeError):  # the loop that hears is gone
-        try:
-            with closing(job.events()) as events:  # type: ignore[type-var]
-                for event in events:
-                    tell(pack(event))
-        except DemoError as error:
-            tell(pack(Failed(error)))
-        except Exception as error:
-            tell(pack(Fault(traceback.format_exc())))
-            let_go(error)
+        with closing(packed(job.events())) as told:  # type: ignore[type-var]
+            for data in told:
+                tell(data)
         tell(None)
 
 

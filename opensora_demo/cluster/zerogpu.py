@@ -12,7 +12,6 @@ import math
 import os
 import re
 import secrets
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from threading import Event as Flag
@@ -21,15 +20,15 @@ from typing import Any, Protocol
 import torch
 
 from opensora_demo.catalog import find_model
-from opensora_demo.cluster.packing import Failed, Fault, Ticket, completed, pack, unpack
-from opensora_demo.errors import DemoError, RequestError, ServerError
+from opensora_demo.cluster.packing import Ticket, heard, packed, unpack
+from opensora_demo.errors import RequestError, ServerError
 from opensora_demo.explain.run import Part
 from opensora_demo.explain.run import explain as explain_run
 from opensora_demo.import_lock import IMPORT_LOCK
-from opensora_demo.memory import is_out_of_memory, total_bytes
+from opensora_demo.memory import total_bytes
 from opensora_demo.messages import message
 from opensora_demo.pipeline import generate as run_pipeline
-from opensora_demo.request.events import Clip, Decoding, Event, Finished
+from opensora_demo.request.events import Clip, Event
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import Bundles, ModelBundle
 from opensora_demo.runtime.cost.estimator import Estimator, Machine, Rates
@@ -49,10 +48,6 @@ class Lend(Protocol):
     """`spaces.GPU`."""
 
     def __call__(self, *, duration: Callable[[Ticket], int]) -> Callable[[Call], Call]: ...
-
-
-class ReplicaFault(RuntimeError):
-    """The process with the GPU failed in a way that has no sentence; the text is its traceback."""
 
 
 class _Elsewhere:
@@ -105,38 +100,21 @@ class _Calls:
                     if waits:
                         waits = False
                         yield Quiet(False, message("run.gpu_waits"))
-                    match said := unpack(data):
-                        case Failed(error=error):
-                            raise error
-                        case Fault(text=text):
-                            raise ReplicaFault(text)
-                        case Decoding(column=column, clip=clip):
-                            clips[column] = clip
-                        case Finished():
-                            said = completed(said, clips)
-                    yield said
+                    yield heard(unpack(data), clips)
         except self._refusal as error:
             raise ServerError(message("run.gpu_refused", text=_plain(str(getattr(error, "message", error))))) from None
 
     def _work(self, ticket: Ticket) -> Iterator[bytes]:
         """In the process with the GPU."""
         torch.set_num_threads(1)  # the threads of the process that was forked are not there
-        try:
-            bundle = self._bundles.get(ticket.request.model_id)
-            run = (
-                explain_run(bundle, ticket.request, Flag())
-                if ticket.explain
-                else run_pipeline(bundle, ticket.request, look=ticket.look)
-            )
-            with closing(run) as events:  # type: ignore[type-var]
-                for event in events:
-                    yield pack(event)
-        except DemoError as error:
-            yield pack(Failed(error))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            yield pack(Fault(traceback.format_exc()))
+        yield from packed(self._events(ticket))
+
+    def _events(self, ticket: Ticket) -> Iterator[Any]:
+        bundle = self._bundles.get(ticket.request.model_id)
+        if ticket.explain:
+            yield from explain_run(bundle, ticket.request, Flag())
+        else:
+            yield from run_pipeline(bundle, ticket.request, look=ticket.look)
 
 
 def _plain(text: str) -> str:

@@ -23,9 +23,9 @@ from opensora_demo.cli import main
 from opensora_demo.cluster import dispatcher as dispatching
 from opensora_demo.cluster import engine as engines
 from opensora_demo.cluster.dispatcher import Dispatcher, Standing, Turn
-from opensora_demo.cluster.engine import ClusterEngine, LineSilent, ReplicaFault, ReplicaLost
+from opensora_demo.cluster.engine import ClusterEngine, LineSilent, ReplicaLost
 from opensora_demo.cluster.join import found_anywhere, join, shares
-from opensora_demo.cluster.packing import Failed, Ready, Ticket, completed, pack, unpack
+from opensora_demo.cluster.packing import Failed, Ready, ReplicaFault, Ticket, completed, pack, unpack
 from opensora_demo.cluster.replica import Replica
 from opensora_demo.cluster.turns import Entry, Turns
 from opensora_demo.errors import Cancelled, NumericsError, RequestError, ServerError

@@ -364,6 +364,8 @@ def test_who_makes_the_clips() -> None:
     ("argv", "field", "problem"),
     [
         (["--engine", "mine"], "--engine", "must be one of local, videos, ray, zerogpu, not mine"),
+        (["--gpu-seconds", "60"], "--gpu-seconds", "goes with --engine zerogpu"),
+        (["--engine", "zerogpu", "--gpu-seconds", "5"], "--gpu-seconds", "must lie between 10 and 3600"),
         (["--replicas", "2"], "--replicas", "goes with --engine ray"),
         (["--autoscale", "1", "2"], "--autoscale", "goes with --engine ray"),
         (

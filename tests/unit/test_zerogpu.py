@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from opensora_demo.catalog import MODELS
-from opensora_demo.cluster.packing import Ticket
-from opensora_demo.cluster.zerogpu import LIKELY_RATES, ReplicaFault, engine
-from opensora_demo.errors import Cancelled, NumericsError, RequestError, ServerError
+from opensora_demo.cluster.packing import ReplicaFault, Ticket
+from opensora_demo.cluster.zerogpu import LIKELY_RATES, engine
+from opensora_demo.errors import Cancelled, NumericsError, OutOfMemory, RequestError, ServerError
 from opensora_demo.explain.run import Progress
 from opensora_demo.messages import message, render
 from opensora_demo.pipeline import run
@@ -173,6 +173,15 @@ def test_what_fails_there_fails_here(monkeypatch: pytest.MonkeyPatch) -> None:
         list(engine_on(Space()).submit(request_of()).events())
     monkeypatch.setattr("opensora_demo.cluster.zerogpu.run_pipeline", lambda *_args, **_more: 1 / 0)
     with pytest.raises(ReplicaFault, match="ZeroDivisionError"):
+        list(engine_on(Space()).submit(request_of()).events())
+
+
+def test_memory_that_runs_out_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_args: Any, **_more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("opensora_demo.runtime.bundle.build_bundle", no_memory)
+    with pytest.raises(OutOfMemory):
         list(engine_on(Space()).submit(request_of()).events())
 
 
