@@ -13,7 +13,8 @@ import argparse
 
 import torch
 
-from opensora_demo.catalog import PUBLISHED, ModelSpec
+from opensora_demo.catalog import ModelSpec
+from opensora_demo.catalog.published import PUBLISHED
 from opensora_demo.messages import render
 from opensora_demo.request.parse import parse_request
 from opensora_demo.runtime.cost.estimator import Estimator, Machine

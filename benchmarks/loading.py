@@ -39,7 +39,7 @@ def read_once(files: list[Path]) -> None:
 def touch(bundle: ModelBundle) -> None:
     """One number of every page of every weight."""
     text = bundle.family.text.encoder  # type: ignore[attr-defined]
-    for module in (bundle.family.network, text, bundle.codec):  # type: ignore[attr-defined]
+    for module in (bundle.family.network, text, bundle.codec):
         for value in module.state_dict().values():
             flat = value.detach().view(-1)
             flat[:: max(4096 // value.element_size(), 1)].sum()

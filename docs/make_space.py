@@ -78,13 +78,13 @@ def faults(folder: Path) -> Iterator[str]:
     files = [file for file in folder.rglob("*") if file.is_file() and ".git" not in file.relative_to(folder).parts]
     for file in files:
         stored = any(file.match(pattern) for pattern in BINARY)
-        name = file.relative_to(folder)
+        path = file.relative_to(folder)
         if file.is_symlink():
-            yield f"{name}: a link"
+            yield f"{path}: a link"
         if not stored and file.stat().st_size > PLAIN_MB * 1e6:
-            yield f"{name}: over {PLAIN_MB} MB, and no pattern of .gitattributes fits it"
+            yield f"{path}: over {PLAIN_MB} MB, and no pattern of .gitattributes fits it"
         if not stored and b"\0" in file.read_bytes()[:8000]:
-            yield f"{name}: binary, and no pattern of .gitattributes fits it"
+            yield f"{path}: binary, and no pattern of .gitattributes fits it"
     if (total := _megabytes(files)) > FREE_MB:
         yield f"{total:.0f} MB in all, of {FREE_MB}"
 

@@ -20,7 +20,7 @@ BARS = (
     (222, 28, 36),
     (36, 76, 232),
 )
-SIZES = ((64, 96), (256, 256), (480, 854), (590, 820), (576, 1024), (720, 1280), (1080, 1920))
+SIZES = ((64, 96), (480, 854), (590, 820), (720, 1280))
 SEEN = """async ([url, w, h, count]) => {
   const video = Object.assign(document.createElement("video"), { muted: true, src: url });
   await new Promise((done, failed) => {

@@ -79,6 +79,7 @@ SEEN = """(wide) => {
 }"""
 
 
+@pytest.mark.thorough
 def test_first_and_last_frame_or_a_loop_with_the_oscillating_rule(visit: Visit) -> None:
     page = visit()
     choose(page, "debug-2.0")

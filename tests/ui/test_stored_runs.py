@@ -51,6 +51,7 @@ def test_stored_runs_are_whole_and_of_these_weights(model: str) -> None:
     assert {Path("stored") / model / name for name in addresses} <= set(stored())
 
 
+@pytest.mark.thorough
 def test_they_are_made_by_the_code_of_the_page(tmp_path: Path) -> None:
     actions = actions_of(PageContext(LocalEngine(Bundles())))
     made = stored_runs.make(tmp_path / "debug-1.2", actions, "debug-1.2")

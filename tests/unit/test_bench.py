@@ -313,6 +313,7 @@ def programs(tmp_path: Path) -> Programs:
     return Programs(page=(sys.executable, str(stub)), bare=(sys.executable, "-c", "pass"))
 
 
+@pytest.mark.thorough
 def test_a_quick_run_fills_every_field(programs: Programs) -> None:
     report = measure(PARTS, quick=True, programs=programs)
     found = report.to_json()

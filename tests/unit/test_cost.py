@@ -236,6 +236,7 @@ def test_seconds_follow_what_was_seen() -> None:
     assert here.estimate(spec, twice).seconds == pytest.approx(44, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_t5_in_fewer_bits_is_counted_in_every_stage() -> None:
     """It stays on the device; a whole one leaves."""
     spec = MODELS["opensora-1.3"]
@@ -244,6 +245,7 @@ def test_t5_in_fewer_bits_is_counted_in_every_stage() -> None:
     assert few > whole + 4.8e9
 
 
+@pytest.mark.thorough
 def test_the_estimate_follows_the_placement() -> None:
     spec = MODELS["opensora-2.0"]
     request = request_of(spec, frames=129, resolution="768px")

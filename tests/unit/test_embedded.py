@@ -10,7 +10,7 @@ import pytest
 import torch
 from einops import reduce, repeat
 
-from opensora_demo.catalog import MODELS, ModelSpec, WeightFiles
+from opensora_demo.catalog import MODELS, WeightFiles
 from opensora_demo.frames import to_video
 from opensora_demo.metrics import psnr
 from opensora_demo.pipeline import generate, run
@@ -22,6 +22,7 @@ from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.toy.reader import load_reader, read_clips
 from opensora_demo.toy.worlds import Scene, render, sample_scene
 from opensora_demo.weights.store import ASSETS
+from tests.models import by_kind
 
 EMBEDDED = [spec for spec in MODELS.values() if isinstance(spec.weights, WeightFiles) and not spec.hidden]
 PROMPTS = {
@@ -35,10 +36,9 @@ PROMPTS = {
 }
 
 
-@pytest.fixture(scope="module", params=EMBEDDED, ids=lambda spec: spec.id)
+@pytest.fixture(scope="module", params=by_kind((spec.id for spec in EMBEDDED), variants=("nano-dit", "nano-mmdit")))
 def bundle(request: pytest.FixtureRequest) -> ModelBundle:
-    spec: ModelSpec = request.param
-    return build_bundle(spec, torch.device("cpu"))
+    return build_bundle(MODELS[request.param], torch.device("cpu"))
 
 
 def test_the_files_are_small() -> None:

@@ -30,6 +30,7 @@ from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.sampling.step import Step
+from tests.models import by_kind
 from tests.unit.hooks import added_hooks
 
 DEBUG = sorted(name for name in MODELS if name.startswith("debug"))
@@ -60,7 +61,7 @@ def recorded(bundle: ModelBundle) -> tuple[Step, list[Map]]:
     return step, recorder.maps
 
 
-@pytest.fixture(scope="module", params=DEBUG)
+@pytest.fixture(scope="module", params=by_kind(DEBUG))
 def debug(request: pytest.FixtureRequest) -> ModelBundle:
     return build_bundle(find_model(request.param), CPU)
 

@@ -120,6 +120,7 @@ def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_threads_may_build_their_first_networks_at_once() -> None:
     """The page estimates a run while the model loads; both need diffusers, which breaks when two import it at once."""
     script = """

@@ -248,6 +248,7 @@ def test_watching_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch.compile looks at it
+@pytest.mark.thorough
 def test_blocks_can_be_compiled_while_they_are_watched(tmp_path: Path) -> None:
     """One graph each: the list that takes the weights breaks none."""
     job = tiny_job(tmp_path, objective=Objective(grounding=1.0, alignment=1.0))
@@ -273,6 +274,7 @@ def test_blocks_can_be_compiled_while_they_are_watched(tmp_path: Path) -> None:
         (Objective(alignment=1.0), "alignment"),
     ],
 )
+@pytest.mark.thorough
 def test_what_is_asked_beside_the_loss_is_learnt(objective: Objective, name: str, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, objective=objective, batch=8, caption_dropout=0.0)
     optimiser = Muon(job.model.named_parameters(), lr=1e-2)
@@ -447,6 +449,7 @@ def test_every_rung_differs_from_the_plain_one_in_one_thing() -> None:
         assert len(changed) == allowed, name
 
 
+@pytest.mark.thorough
 def test_a_rung_is_trained_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the networks of the real size: the clips are the renderer's, which the reader finds right."""
 

@@ -23,6 +23,7 @@ from opensora_demo.runtime.bundle import build_bundle
 from opensora_demo.runtime.placement import Offloader, choose_placement
 from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.quantized import Bits, Quantizer, check_bits, quantized_bytes
+from tests.models import by_kind
 from tests.unit.checkpoints import CPU, clip_of, options_of, published
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
@@ -55,7 +56,7 @@ def test_parts_take_turns_and_keep_their_numbers() -> None:
     assert all(part.weight.dtype == torch.bfloat16 for part in parts.values())
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name.startswith("debug")])
+@pytest.mark.parametrize("model", by_kind(name for name in MODELS if name.startswith("debug")))
 @pytest.mark.parametrize("how", ["together", "in turn"])
 def test_everything_of_a_part_comes_onto_the_device(model: str, how: str) -> None:
     """Another device than the CPU, which holds no numbers, but tensors know where they are."""
@@ -209,6 +210,7 @@ def test_fewer_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
             check_bits(bits)  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 def test_how_it_works_reads_a_published_model_too(weights: Path) -> None:
     spec = published("debug-1.2")
     write_checkpoint(spec, weights)

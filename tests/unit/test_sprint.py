@@ -131,6 +131,7 @@ NUMBERS = StageNumbers(steps=0, cooldown=0, lr=3e-3, ema_decay=0.9, batch=4)
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_sprint_trains_a_codec_and_a_network_and_goes_on(tmp_path: Path) -> None:
     plan = sprint.Sprint(
         recipe=Recipe(spec=TINY, job=STDiT3Job, dit=NUMBERS, vae=NUMBERS, pairs=0.5),

@@ -153,6 +153,7 @@ def test_every_family(model: str, rule: str) -> None:
     assert len(done.reused) == 1
 
 
+@pytest.mark.thorough
 def test_what_it_saves_and_costs_is_measured(nano: ModelBundle) -> None:
     rows = step_caching(Setup(bundle=nano, reader=load_reader(), counts=Counts()), 2)
     assert [row.name for row in rows[:3]] == ["off", "mild", "strong"]

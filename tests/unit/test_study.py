@@ -87,6 +87,12 @@ def measured(quick: ModelBundle, reader: Reader) -> Study:
     return replace(study, fps=replace(speed, rates=(rate, replace(rate, fps=24))))  # the others would only take time
 
 
+@pytest.fixture(scope="module")
+def shipped() -> Study:
+    """What the card of the model in assets was written from."""
+    return read_study(ASSETS / "nano" / "study.json")
+
+
 def present(part: T | None) -> T:
     assert part is not None
     return part
@@ -234,6 +240,7 @@ def test_latents_are_those_the_clip_was_decoded_from(quick: ModelBundle) -> None
     assert np.abs(to_frames(decoded[0]).astype(int) - clip).max() == 0
 
 
+@pytest.mark.thorough
 def test_everything_is_measured(measured: Study) -> None:
     names = {study.name for study in STUDIES}
     assert len(names) == len(STUDIES)
@@ -253,6 +260,7 @@ def test_everything_is_measured(measured: Study) -> None:
     assert photo.finite == 1
 
 
+@pytest.mark.thorough
 def test_a_study_comes_back_from_its_file(measured: Study, tmp_path: Path) -> None:
     file = tmp_path / "study.json"
     write_study(measured, file)
@@ -273,6 +281,7 @@ def test_what_could_not_be_measured_is_none() -> None:
     }
 
 
+@pytest.mark.thorough
 def test_more_steps_come_nearer_the_fine_solution(measured: Study) -> None:
     own, euler = present(measured.steps).samplers
     assert present(own.rows[0].distance) > present(own.rows[1].distance) > 0
@@ -302,6 +311,7 @@ def test_what_a_model_has_not_is_skipped(quick: ModelBundle) -> None:
     assert rates_of(other.spec, (4, 24)) == [8]
 
 
+@pytest.mark.thorough
 def test_a_model_of_another_size_is_measured(quick: ModelBundle, reader: Reader) -> None:
     limits = replace(quick.spec.limits, sizes=square(192))
     large = replace(quick, spec=replace(quick.spec, limits=limits))
@@ -320,22 +330,22 @@ NO_CODEC = CodecFidelity(
 )
 
 
-def test_parts_are_merged_only_into_those_of_the_same_weights(measured: Study) -> None:
+def test_parts_are_merged_only_into_those_of_the_same_weights(shipped: Study) -> None:
     head = Study(
-        model=measured.model,
-        weights=measured.weights,
-        device=measured.device,
-        settings=measured.settings,
+        model=shipped.model,
+        weights=shipped.weights,
+        device=shipped.device,
+        settings=shipped.settings,
         dates={"codec": "2000-01-01"},
         seconds={"codec": 1.0},
         codec=NO_CODEC,
     )
-    both = merged(measured, head)
+    both = merged(shipped, head)
     assert both.codec == NO_CODEC
-    assert both.fps == measured.fps
-    assert both.seconds["fps"] == measured.seconds["fps"]
+    assert both.fps == shipped.fps
+    assert both.seconds["fps"] == shipped.seconds["fps"]
     assert both.dates["codec"] == "2000-01-01"
-    assert merged(replace(measured, weights="others"), head) == head
+    assert merged(replace(shipped, weights="others"), head) == head
 
 
 def test_a_stopped_study_goes_on(quick: ModelBundle, reader: Reader, tmp_path: Path) -> None:
@@ -374,13 +384,13 @@ TRAINING = {
 }  # fmt: skip
 
 
-def test_the_card_holds_the_measured_numbers(measured: Study) -> None:
+def test_the_card_holds_the_measured_numbers(shipped: Study) -> None:
     scores = Scores(shape=1, colour=1, motion=0.1234, background=1, all_right=0.7342)
-    speed = present(measured.fps)
+    speed = present(shipped.fps)
     slow, fast = replace(speed.rates[0], ratio=None), replace(speed.rates[1], ratio=1.77)
     study = replace(
-        measured,
-        adherence=replace(present(measured.adherence), new_prompts=scores),
+        shipped,
+        adherence=replace(present(shipped.adherence), new_prompts=scores),
         codec=NO_CODEC,
         fps=replace(speed, rates=(slow, fast)),
     )
@@ -396,14 +406,15 @@ def test_the_card_holds_the_measured_numbers(measured: Study) -> None:
     assert "nan" not in text.replace("nano", "")
 
 
-def test_the_card_is_silent_about_what_was_not_measured(measured: Study) -> None:
-    only = replace(measured, **{part.name: None for part in measured.parts if part.name != "codec"})
+def test_the_card_is_silent_about_what_was_not_measured(shipped: Study) -> None:
+    only = replace(shipped, **{part.name: None for part in shipped.parts if part.name != "codec"})
     text = card_text(NANO, only, {})
     assert "## Codec" in text
     assert not {"## Guidance", "## Steps", "## A given first frame", "## Licence"} & set(text.splitlines())
     assert len(limits_of(NANO, only)) == 1
 
 
+@pytest.mark.thorough
 def test_chapters_that_share_a_heading_have_it_once(measured: Study) -> None:
     assert card_text(NANO, measured, {}).count("## Codec and flicker") == 1
     assert card_text(NANO, replace(measured, codec=None), {}).count("## Codec and flicker") == 1
@@ -439,6 +450,7 @@ def test_labels_move_apart_and_stay_in_order() -> None:
 
 
 @plots
+@pytest.mark.thorough
 def test_plots_are_small_pictures(measured: Study, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("\n".join(json.dumps({"step": s, "loss": 1 / s, "psnr": s / 9}) for s in range(20, 2000, 20)))

@@ -148,6 +148,7 @@ def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_workers_agree(tmp_path: Path) -> None:
     train(partial(LineJob), config(tmp_path, workers=2))
     curve = losses(tmp_path)
@@ -428,6 +429,7 @@ def test_a_network_that_is_right_has_no_loss(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_training_a_dc_ae_lowers_its_loss() -> None:
     config = replace(NANO_MMDIT.codec, widths=(16, 32, 64), latent_channels=16)  # type: ignore[type-var]
     job = DcAeJob(config, frames=16, size_px=128, batch=1, still_share=0.2, whole_share=0.2, given_share=0.5)  # type: ignore[arg-type]
