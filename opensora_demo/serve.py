@@ -152,7 +152,6 @@ def main(argv: list[str] | None = None) -> int:
         storage=storage,
     )
     page = build_page(context).queue(max_size=None, default_concurrency_limit=20)
-    threading.Thread(target=warming, args=(context.warmed,), name="warm", daemon=True).start()
     doors = Middleware(Doors, context=context, functions=page.fns, uploads=uploads, private=not server.public)
     api = Middleware(VideoApi, context=context, server=server)  # directly in front of the doors
     of_storage = [] if storage is None else [Middleware(GalleryFiles, storage=storage)]
@@ -185,6 +184,8 @@ def main(argv: list[str] | None = None) -> int:
         engine.close()
         remove()
         return 1
+    # Only now: what it imports would keep the page from its first visitor.
+    threading.Thread(target=warming, args=(context.warmed,), name="warm", daemon=True).start()
     keep_little(page)
     adopt("uvicorn", "uvicorn.error", "uvicorn.access")  # which the server has set up for itself
     shutdown.wait()

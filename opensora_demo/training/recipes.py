@@ -117,6 +117,9 @@ RECIPES: Mapping[str, Recipe] = {
         spec.id: Recipe(spec=spec, job=STDiT3Job, dit=_BRIEF, own_codec=False, captions=_OFTEN_VAGUE, pairs=0.4)
         for spec in (NANO_CROSS, NANO_CONCAT, NANO_REPLACED)
     },
-    "nano-weak": Recipe(spec=NANO_WEAK, job=STDiT3Job, dit=_BRIEF, own_codec=False),
+    # What it is led away from knows no more of a caption than nano itself: its prompts are as vague.
+    "nano-weak": Recipe(
+        spec=NANO_WEAK, job=STDiT3Job, dit=_BRIEF, own_codec=False, captions=_AS_ON_THE_WEB, pairs=0.4
+    ),
     "nano-class": Recipe(spec=NANO_CLASS, job=LabelJob, dit=_BRIEF, own_codec=False, fps=8, pairs=0.0),
 }
