@@ -24,6 +24,7 @@ SHOWS = """(grey) => {
   const video = document.querySelector('#stage video.os-video');
   return Math.abs(red - grey) < 12 && Number(getComputedStyle(video).opacity) === 0;
 }"""
+COUNTED = "() => /\\S/.test(document.querySelector('#cost')?.textContent ?? '')"  # what the run takes
 
 
 @pytest.mark.parametrize("motion", [True, False], ids=["motion", "no motion"])
@@ -59,6 +60,7 @@ def test_the_first_frames_are_on_the_stage_before_the_last_are_decoded(
             shown.set()
             wait(page, "done")
             page.wait_for_selector("#stage .os-stage[data-show=clip].os-ready")
+            page.wait_for_function(COUNTED)  # which goes on in this process, and it may be about to end
         finally:
             shown.set()
             page.close()
