@@ -25,8 +25,10 @@ from typing import Any, BinaryIO, Literal
 import av
 import imageio.v3 as iio
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -233,18 +235,77 @@ def write_mp4(
     """
     pictures = (_even(enlarge(picture[None], min_px))[0] for picture in frames)
     first = next(pictures)
+    with _mp4(file, settings) as container:
+        stream = _h264(container, first.shape[:2], fps)
+        for picture in itertools.chain([first], pictures):
+            container.mux(_encoded(stream, picture))
+        container.mux(stream.encode(None))
+
+
+class Mp4:
+    """The same file, encoded while its pictures come. What is encoded stays in memory, compressed, until the settings
+    are known and `write` puts all of it into a file; `close` lets go of the encoder."""
+
+    def __init__(self, fps: int, *, min_px: int = MIN_FILE_PX) -> None:
+        self.fps, self.min_px = fps, min_px
+        self.count = 0  # pictures so far
+        self._size = (0, 0)
+        self._packets: list[Packet[VideoStream]] = []
+        self._encoder: OutputContainer | None = None  # writes nothing: an encoder belongs to a file
+        self._stream: VideoStream | None = None
+
+    def add(self, frames: Frames) -> None:
+        """Pictures (t, h, w, 3) uint8 that follow, all of one size."""
+        for frame in frames:
+            picture = _even(enlarge(frame[None], self.min_px))[0]
+            if self._stream is None:
+                self._size = picture.shape[:2]
+                self._encoder = av.open(os.devnull, "w", format="mp4")
+                self._stream = _h264(self._encoder, self._size, self.fps)
+            self._packets += _encoded(self._stream, picture)
+            self.count += 1
+
+    def write(self, file: Path, settings: Mapping[str, Any]) -> None:
+        """All pictures as `write_mp4` would have written them, byte for byte; none may follow. Where it fails, of a
+        full disk, it may be tried again. Raises ValueError where there is no picture."""
+        if self._stream is None:
+            raise ValueError("an mp4 needs a picture")
+        if self._encoder is not None:
+            self._packets += self._stream.encode(None)
+            self.close()
+        with _mp4(file, settings) as container:
+            stream = _h264(container, self._size, self.fps)
+            for packet in self._packets:
+                packet.stream = stream
+            container.mux(self._packets)
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+
+
+@contextmanager
+def _mp4(file: Path, settings: Mapping[str, Any]) -> Iterator[OutputContainer]:
     with _whole(file) as part, av.open(part, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["comment"] = _marked(settings)
         container.metadata["title"] = str(settings.get("prompt", ""))[:200]
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
-        coded = stream.codec_context
-        coded.colorspace, coded.color_range = _SMPTE170M, ColorRange.MPEG
-        coded.color_primaries, coded.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
-        for picture in itertools.chain([first], pictures):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=_ACCURATE, **_COLOURS)))
-        container.mux(stream.encode(None))
+        yield container
+
+
+def _h264(container: OutputContainer, size: tuple[int, int], fps: int) -> VideoStream:
+    """A stream of pictures of `size` (height, width)."""
+    stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
+    stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+    coded = stream.codec_context
+    coded.colorspace, coded.color_range = _SMPTE170M, ColorRange.MPEG
+    coded.color_primaries, coded.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+    return stream
+
+
+def _encoded(stream: VideoStream, picture: NDArray[np.uint8]) -> list[Packet[VideoStream]]:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return stream.encode(frame.reformat(format="yuv420p", interpolation=_ACCURATE, **_COLOURS))
 
 
 def write_png(file: Path, frame: Frames, settings: Mapping[str, Any], *, min_px: int = MIN_FILE_PX) -> None:

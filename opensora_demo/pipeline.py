@@ -7,7 +7,7 @@ looked at before every block of a network (`nn.abort`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,7 @@ from opensora_demo.memory import PeakMemory, is_out_of_memory, let_go
 from opensora_demo.messages import message
 from opensora_demo.nn.abort import checking
 from opensora_demo.preview import Lazy, decode_step, inspect_step
-from opensora_demo.request.events import Clip, Decoding, Encoded, Event, Finished, Started, StepPreview
+from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Event, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.runtime.bundle import ModelBundle
@@ -84,14 +84,51 @@ def _tail(bundle: ModelBundle, request: GenerationRequest, video: Frames) -> Ten
     return latent[:, -len(alone) :]
 
 
-def without_copies(frames: Frames, request: GenerationRequest, copies: int) -> Frames:
-    """A given frame is encoded alone, but its latent fills a whole group where the codec is not causal: of the group's
-    equal frames one is kept, as in Open-Sora 2.0."""
-    if len(frames) == 1:
-        return frames
+def kept_frames(request: GenerationRequest, copies: int, *, follows: bool = False) -> tuple[int, int]:
+    """Which frames [first, end) of those that a run decodes become frames of the clip. A given frame is encoded alone,
+    but its latent fills a whole group where the codec is not causal: of the group's equal frames one is kept, as in
+    Open-Sora 2.0. Those with which a run goes on from a given video, or from the scene that it `follows`, are there
+    already."""
+    count = request.shape.frames
+    copies = copies if count > 1 else 0
     first = copies if request.reference is not None else 0
-    last = copies if request.last_frame is not None else 0
-    return frames[first : len(frames) - last]
+    end = count - (copies if request.last_frame is not None else 0)
+    return first + (request.video_frames if follows or request.extends else 0), end
+
+
+class _Film:
+    """The frames of one clip, (t, h, w, 3) in one array of their whole number, so that they are in memory once."""
+
+    def __init__(self, request: GenerationRequest, copies: int) -> None:
+        """`request` is that of the whole clip; `copies` are the codec's."""
+        scenes = [request.scene(index) for index in range(request.scenes)]
+        kept = [kept_frames(scene, copies, follows=index > 0) for index, scene in enumerate(scenes)]
+        video = request.video if request.extends else None
+        self.total = sum(end - first for first, end in kept) + (0 if video is None else len(video))
+        self._array: Frames | None = None
+        self._end = self._told = 0
+        if video is not None:
+            self.add(video)
+
+    @property
+    def frames(self) -> Frames:
+        """Those that are there."""
+        assert self._array is not None
+        return self._array[: self._end]
+
+    def add(self, frames: Frames) -> None:
+        if self._array is None:
+            self._array = np.empty((self.total, *frames.shape[1:]), np.uint8)
+        self._array[self._end : self._end + len(frames)] = frames
+        self._end += len(frames)
+
+    def news(self, column: int, seconds: float) -> DecodedFrames | None:
+        """The frames that were added since this was asked, of a clip that is not whole yet."""
+        first = self._told
+        if first == self._end or self._end == self.total:
+            return None
+        self._told = self._end
+        return DecodedFrames(first=first, frames=self.frames[first:], total=self.total, seconds=seconds, column=column)
 
 
 def refined(bundle: ModelBundle, request: GenerationRequest, *, follows: bool = False) -> GenerationRequest:
@@ -240,34 +277,44 @@ class _Scene:
                     return step.x0
                 clock = time.perf_counter()
 
-    def decode(self, x: Tensor, before: _End | None) -> Generator[Event, None, tuple[Frames, ...]]:
-        """The frames of each row of latents x (rows, c, t', h', w'), behind those of the scenes `before`. Only the last
-        scene makes clips of them."""
-        bundle, request, last = self.bundle, self.request, self.index + 1 == self.whole.scenes
-        made: list[Frames] = []
+    def decode(self, x: Tensor, films: Sequence[_Film]) -> Generator[Event, None, None]:
+        """The frames of each row of latents x (rows, c, t', h', w'), put behind what its film has. Only the last scene
+        makes clips of them."""
+        bundle, last = self.bundle, self.index + 1 == self.whole.scenes
         with self.computing():
             bundle.prepare("decode")
-        for row in range(len(x)):
-            clock = time.perf_counter()
-            chunks: list[Frames] = []
-            with self.computing():
-                for part in bundle.codec.decode_chunks(x[row : row + 1].to(bundle.codec_dtype), request.shape.frames):
-                    if not torch.isfinite(part).all():
-                        raise NumericsError(message("run.clip_not_finite"))
-                    chunks.append(to_frames(part[0]))
-                    self.check()
-            frames = without_copies(np.concatenate(chunks), request, bundle.codec.copies)
-            if before is not None:
-                frames = np.concatenate([before.frames[row], frames[request.video_frames :]])
-            elif request.video is not None and request.extends:
-                frames = np.concatenate([request.video, frames[request.video_frames :]])
-            self.seconds["decode"] += time.perf_counter() - clock
-            made.append(frames)
+        for row, film in enumerate(films):
+            yield from self._decode_row(x[row : row + 1], film, row)
             if last:
-                clip = Clip(frames=frames, request=self.whole.column(row))
+                clip = Clip(frames=film.frames, request=self.whole.column(row))
                 yield Decoding(done=row + 1, total=len(x), clip=clip, column=row)
                 self.check()
-        return tuple(made)
+
+    def _decode_row(self, x: Tensor, film: _Film, row: int) -> Generator[Event, None, None]:
+        """Each part that the codec decodes becomes pictures at once, and its floats are let go of before the next."""
+        codec, request = self.bundle.codec, self.request
+        first, end = kept_frames(request, codec.copies, follows=self.index > 0)
+        at, clock = 0, time.perf_counter()
+        with self.computing():
+            parts = iter(codec.decode_chunks(x.to(self.bundle.codec_dtype), request.shape.frames))
+        while True:
+            with self.computing():
+                part = next(parts, None)
+                if part is None:
+                    break
+                if not torch.isfinite(part).all():
+                    raise NumericsError(message("run.clip_not_finite"))
+                count = part.shape[2]
+                film.add(to_frames(part[0])[max(first - at, 0) : max(end - at, 0)])
+                del part
+                self.check()
+            at += count
+            self.seconds["decode"] += time.perf_counter() - clock
+            if (news := film.news(row, self.seconds["decode"])) is not None:
+                yield news
+                self.check()
+            clock = time.perf_counter()
+        self.seconds["decode"] += time.perf_counter() - clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +338,8 @@ class _End:
 def generate(
     bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None, *, look: bool = False
 ) -> Iterator[Event]:
-    """Run a request: Started; of each scene Encoded and a StepPreview for each step; Decoding for each clip, Finished.
+    """Run a request: Started; of each scene Encoded and a StepPreview for each step; of each clip DecodedFrames while
+    it is not whole yet, and Decoding; Finished.
 
     A scene after the first begins with the end of the one before: with what its last `video_frames` frames are encoded
     to, or in 1.3 with its last latent frames themselves. Noise is drawn from one generator, scene after scene, as
@@ -302,6 +350,7 @@ def generate(
     memory, seconds = PeakMemory(bundle.device), {"text": 0.0, "denoise": 0.0, "decode": 0.0}
     draw, unknown = noise_of(bundle, request), dict[str, None]()
     reused: list[tuple[bool, ...]] = []
+    films = [_Film(request, bundle.codec.copies) for _ in request.columns]
     before: _End | None = None
     read: str | None = None
     for index in range(request.scenes):
@@ -313,9 +362,9 @@ def generate(
         read = read or scene.refined
         x = yield from scene.denoise(noise.expand(len(request.columns), -1, -1, -1, -1), condition, draw, look)
         reused += scene.reused
-        before = _End((yield from scene.decode(x, before)), x)
-    assert before is not None
-    clips = tuple(Clip(frames=frames, request=request.column(row)) for row, frames in enumerate(before.frames))
+        yield from scene.decode(x, films)
+        before = _End(tuple(film.frames for film in films), x)
+    clips = tuple(Clip(frames=film.frames, request=request.column(row)) for row, film in enumerate(films))
     yield Finished(
         clips=clips,
         seconds=seconds,

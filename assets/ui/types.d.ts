@@ -12,7 +12,8 @@ export type CellValue = WaitingCell | DenoisingCell | DoneCell;
  * A run of one clip: `total` is the steps of all its `scenes` (none where it has one), `latent` the number of
  * latent frames, `cell` width and height of the clip in its file, `unknown` are words that the model could not read.
  * `settings` are what was asked for, `link` the address that opens the form with them; `scales` from the lowest to the
- * highest and `rules` are what a branch may be guided by.
+ * highest and `rules` are what a branch may be guided by. The estimates are of `frames` frames of the clip, of which
+ * `start` is the first; `decoded` are those that are there before the whole clip is, in order and from the first on.
  *
  * `history` are the finished runs that a page loaded anew gets back.
  */
@@ -37,6 +38,8 @@ export interface StageValue {
   rules: RuleValue[];
   scenes: SceneValue[];
   steps: StepValue[];
+  start: number;
+  decoded: DecodedValue[];
   clip: ClipValue | null;
   note: MessageValue | null;
   unknown: string[];
@@ -292,6 +295,14 @@ export interface StepValue {
 }
 
 /**
+ * Frames of the clip from `first` on, which are decoded while others are not.
+ */
+export interface DecodedValue {
+  first: number;
+  sheet: SheetValue;
+}
+
+/**
  * A finished clip: its file, the settings inside it, and what is seen in it, where a reader can tell.
  */
 export interface ClipValue {
@@ -518,15 +529,6 @@ export interface VerdictValue {
 }
 
 /**
- * A step of a row: `index` from 1, `pictures` a JPEG of each column's estimate, its latent frames side by side.
- */
-export interface RowStepValue {
-  index: number;
-  noise_level: number;
-  pictures: string[];
-}
-
-/**
  * `count` frames of `size` (height, width) in pixels in one picture, `across` in a line.
  */
 export interface SheetValue {
@@ -534,6 +536,15 @@ export interface SheetValue {
   across: number;
   size: [number, number];
   count: number;
+}
+
+/**
+ * A step of a row: `index` from 1, `pictures` a JPEG of each column's estimate, its latent frames side by side.
+ */
+export interface RowStepValue {
+  index: number;
+  noise_level: number;
+  pictures: string[];
 }
 
 /**

@@ -192,7 +192,7 @@ MMDIT_DCAE = replace(
         decoder_depths=(1, 1, 1),
         attention=(None, None, (5,)),
         time=(True, True, False),
-        tiling=Tiling(),
+        tiling=Tiling(temporal=True),
     ),
     text=replace(_TEXT, attend_padding=True),
     clip=_CLIP,

@@ -244,7 +244,7 @@ NANO_MMDIT = ModelSpec(
         # clips of its own (`training.__main__.latents_of_clips`): 4.238 on 2026-11-29.
         scaling_factor=4.3,
         pixel_unshuffle=4,
-        tiling=Tiling(),
+        tiling=Tiling(temporal=True),
     ),
     text=replace(TEXT, layers=2, max_tokens=56, attend_padding=True),
     clip=replace(CLIP, width=96, layers=2, hidden=256),

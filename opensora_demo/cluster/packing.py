@@ -1,7 +1,7 @@
 """What a replica tells a page, as bytes.
 
 Events go as they are, except that what is made when somebody looks is made before: pictures of steps, and looks inside
-them, which hold tensors of the replica's device. A clip goes once, with its `Decoding`; `Finished` is sent without, and
+them, which hold tensors of the replica's device. A clip goes whole with its `Decoding`; `Finished` is sent without, and
 the page puts them back. The bytes are pickled: a cluster trusts its own processes, as Ray does.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from opensora_demo.errors import DemoError, OutOfMemory
 from opensora_demo.memory import is_out_of_memory, let_go
 from opensora_demo.messages import message
-from opensora_demo.request.events import Clip, Decoding, Encoded, Finished, Started, StepPreview
+from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 
 T = TypeVar("T")
@@ -140,6 +140,8 @@ def name_of(event: object) -> tuple[object, ...]:
             return (Encoded, scene)
         case StepPreview():
             return (StepPreview, event.place)
+        case DecodedFrames(column=column, first=first):
+            return (DecodedFrames, column, first)
         case Decoding(column=column):
             return (Decoding, column)
         case _:  # the parts of an explanation, of which each comes once, and its progress

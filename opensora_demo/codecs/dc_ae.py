@@ -326,6 +326,10 @@ class DcAe(Codec):
         return z if self.cfg.scaling_factor is None else z / self.cfg.scaling_factor
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
-        z = latents if self.cfg.scaling_factor is None else latents * self.cfg.scaling_factor
-        parts = code_tiles(z, self.decoder, self.cfg.tiling, decode=True, causal=False, peers=self.peers)
+        """Decoded tiles in time where the configuration has them and the clip is longer than one; else all frames at
+        once."""
+        parts = code_tiles(latents, self._decode_tile, self.cfg.tiling, decode=True, causal=False, peers=self.peers)
         yield from first_frames(parts, frames)
+
+    def _decode_tile(self, z: Tensor) -> Tensor:
+        return self.decoder(z if self.cfg.scaling_factor is None else z * self.cfg.scaling_factor)

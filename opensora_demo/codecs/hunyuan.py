@@ -31,7 +31,8 @@ class HunyuanConfig:
 
     Open-Sora's settings tile in space only (256 px); tiling in time too (64 frames) takes a fraction of the memory, but
     cuts the causal past at each tile, so that the numbers differ a little. A clip is decoded so on a device that has no
-    room for it otherwise.
+    room for it otherwise, and one of more than `whole_frames` frames, which are the most that Open-Sora 2.0 makes, on
+    every device: the group norms pool over a tile's time, so that there is no other way to bound the memory.
     DiT's convention: latents leave as latent_scale (z - latent_shift).
     """
 
@@ -45,6 +46,7 @@ class HunyuanConfig:
     latent_scale: float = 0.476986
     latent_shift: float = 0.0
     tiling: Tiling = field(default_factory=lambda: Tiling(spatial=True))
+    whole_frames: int = 129
 
     def latent_size(self, frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         space = self.space_factor
@@ -61,7 +63,8 @@ class HunyuanConfig:
     def too_large(self, size: Sequence[int], itemsize: int, memory_bytes: int) -> bool:
         """Whether latents must be decoded in tiles of time on a device of so much memory (the same clip always comes
         out the same on it, whatever else it holds)."""
-        return self.whole_bytes(size, itemsize) > _DECODING * memory_bytes
+        too_long = size[0] > (self.whole_frames - 1) // self.time_factor + 1
+        return too_long or self.whole_bytes(size, itemsize) > _DECODING * memory_bytes
 
     def build(self) -> HunyuanVAE:
         return HunyuanVAE(self)
@@ -136,7 +139,8 @@ class HunyuanVAE(Codec):
     def _encode_tile(self, video: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(video))
 
-    def _decode_tile(self, z: Tensor) -> Tensor:
+    def _decode_tile(self, latents: Tensor) -> Tensor:
+        z = latents / self.cfg.latent_scale + self.cfg.latent_shift
         return self.decoder(self.post_quant_conv(z))
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,10 +159,10 @@ class HunyuanVAE(Codec):
         return self.scale_latents(sample_gaussian(*self.moments(video), generator))
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
-        """Decoded tiles in time where the configuration or a lack of memory asks for them; else all frames at once."""
-        z = latents / self.cfg.latent_scale + self.cfg.latent_shift
-        tiling = self.cfg.tiling
-        if self.cfg.too_large(z.shape[2:], z.element_size(), self.memory_bytes or total_bytes(z.device)):
+        """Decoded tiles in time where the configuration, the length or a lack of memory asks for them; else all frames
+        at once."""
+        tiling, memory = self.cfg.tiling, self.memory_bytes or total_bytes(latents.device)
+        if self.cfg.too_large(latents.shape[2:], latents.element_size(), memory):
             tiling = replace(tiling, temporal=True)
-        parts = code_tiles(z, self._decode_tile, tiling, decode=True, causal=True, peers=self.peers)
+        parts = code_tiles(latents, self._decode_tile, tiling, decode=True, causal=True, peers=self.peers)
         yield from first_frames(parts, frames)

@@ -70,19 +70,19 @@ def temporal_tiles(
     x: Tensor, run: Run, tile: int, out_tile: int, overlap: float, *, causal: bool, peers: Peers | None = None
 ) -> Iterator[Tensor]:
     """Run over tiles in time, yielding finished parts. A causal codec's tiles begin with one more frame, whose result
-    is dropped but in the first."""
+    is dropped but in the first. Of a tile only the frames that fade into the next are kept while that one is made."""
     step, extent = int(tile * (1 - overlap)), int(out_tile * overlap)
     limit, extra = out_tile - extent, int(causal)
     before: Tensor | None = None
     parts = [x[:, :, start : start + tile + extra] for start in range(0, x.shape[2], step)]
     for out in in_turn(parts, run, peers, x):
-        if before is None:
-            yield out[:, :, : limit + extra]
-        else:
-            out = out[:, :, extra:]
+        end = limit + extra
+        if before is not None:
+            out, end = out[:, :, extra:], limit
             fade(before, out, 2, extent)
-            yield out[:, :, :limit]
-        before = out
+        before = out[:, :, max(out.shape[2] - extent, 0) :].clone()
+        yield out[:, :, :end]
+        del out  # before the next tile is made
 
 
 def code_tiles(
@@ -109,6 +109,8 @@ def code_tiles(
 def first_frames(parts: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
     """The first `frames` frames of a clip that comes in parts (b, c, t_i, h, w)."""
     for part in parts:
+        count = part.shape[2]
         if frames > 0:
             yield part[:, :, :frames]
-        frames -= part.shape[2]
+        frames -= count
+        del part  # before the next one is made

@@ -329,18 +329,25 @@ class VaeV13(Codec):
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """Decoded chunks in order; the frame that two chunks share is the mean of both versions."""
-        z = latents
-        if self.cfg.normalise is not None:
-            mean, std = self._stats(z)
-            z = (z * std + mean).to(z.dtype)
+        length = latents.shape[2] if self.cfg.chunk_frames is None else self.cfg.latents_of_chunk(frames)
+
+        def decoded(first: int) -> Tensor:
+            z = latents[:, :, first : first + length]
+            if self.cfg.normalise is not None:
+                mean, std = (x if x.shape[2] == 1 else x[:, :, first : first + length] for x in self._stats(latents))
+                z = (z * std + mean).to(z.dtype)
+            return self.decoder(z)
+
+        starts = range(0, latents.shape[2], length)
         shared: Tensor | None = None
         left = frames
-        parts = (z,) if self.cfg.chunk_frames is None else z.split(self.cfg.latents_of_chunk(frames), dim=2)
-        for i, x in enumerate(in_turn(parts, self.decoder, self.peers, z)):
+        for i, x in enumerate(in_turn(starts, decoded, self.peers, latents)):
             if shared is not None:
                 x = torch.cat([0.5 * (shared + x[:, :, :1]), x[:, :, 1:]], dim=2)
-            if self.cfg.overlap and i + 1 < len(parts):
-                x, shared = x[:, :, :-1], x[:, :, -1:]
+            if self.cfg.overlap and i + 1 < len(starts):
+                x, shared = x[:, :, :-1], x[:, :, -1:].clone()
+            count = x.shape[2]
             if left > 0:
                 yield x[:, :, :left]
-            left -= x.shape[2]
+            left -= count
+            del x  # before the next chunk is made

@@ -84,12 +84,12 @@ class VideoVAE(Codec):
 
     def decode_chunks(self, latents: Tensor, frames: int) -> Iterator[Tensor]:
         """Decoded frames, one chunk at a time, so that memory does not grow with the clip."""
-        latents = latents * self.scale + self.shift
         step = -(-self.cfg.chunk_frames // self.cfg.temporal.time_factor)
         counts = [min(self.cfg.chunk_frames, frames - at) for at in range(0, frames, self.cfg.chunk_frames)]
 
         def decoded(part: tuple[Tensor, int]) -> Tensor:
-            return self.spatial_vae.decode_frames(self.temporal_vae.decode(*part))
+            z, count = part
+            return self.spatial_vae.decode_frames(self.temporal_vae.decode(z * self.scale + self.shift, count))
 
         parts = list(zip(latents.split(step, dim=2), counts, strict=True))
         yield from in_turn(parts, decoded, self.peers, latents)

@@ -65,6 +65,7 @@ def in_turn(parts: Sequence[P], run: Callable[[P], Tensor], peers: Peers | None,
         own = run(row[peers.rank]) if peers.rank < len(row) else None
         for rank in range(len(row)):
             yield peers.tell(own if rank == peers.rank else None, rank, like)
+        own = None  # before the next one is made
 
 
 @dataclass(frozen=True, slots=True)

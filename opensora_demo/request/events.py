@@ -118,6 +118,25 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedFrames:
+    """The frames [first, first + len(frames)) of a clip that is not whole yet, uint8 (n, h, w, 3), of the one in this
+    `column` of a comparison; `total` are the frames that it will have. Those of a video that a clip extends are the
+    first. Parts come in order and without a gap; the frames that make the clip whole come with its `Decoding` alone, so
+    that a clip which is decoded in one part has no such event."""
+
+    first: int
+    frames: Frames
+    total: int
+    seconds: float  # of decoding so far
+    column: int = 0
+
+    @property
+    def end(self) -> int:
+        """How many frames of the clip are there now."""
+        return self.first + len(self.frames)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """`done` of `total` clips are there, last this one, which stands in this `column` of a comparison; `again` says
     that it was made before (`service.made`)."""
@@ -145,4 +164,4 @@ Stage = Literal["text", "denoise", "decode"]
 """What a run does, one after the other."""
 
 
-Event = Started | Encoded | StepPreview | Decoding | Finished
+Event = Started | Encoded | StepPreview | DecodedFrames | Decoding | Finished

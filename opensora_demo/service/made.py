@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from opensora_demo.preview import Lazy
-from opensora_demo.request.events import Clip, Decoding, Encoded, Finished, Started, StepPreview
+from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.service.engine import Engine, Job, RunEvent, State
@@ -268,6 +268,8 @@ class _Replayed:
                             previews=_merged(event, new, steps) if event.previews else (),
                             guidance=tuple(in_force.get(column, columns[column][0]) for column in range(len(columns))),
                         )
+                    case DecodedFrames(column=column):
+                        yield replace(event, column=new[column])
                     case Decoding(clip=clip, column=column):
                         clips[new[column]] = clip
                         yield replace(event, done=len(clips), total=len(columns), column=new[column])

@@ -16,11 +16,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from opensora_demo.errors import DemoError
 from opensora_demo.grid import compose_grid, tiled
-from opensora_demo.media import read_mp4, read_settings, write_animation, write_mp4, write_png, write_sprite
+from opensora_demo.media import Mp4, read_mp4, read_settings, write_animation, write_mp4, write_png, write_sprite
 from opensora_demo.messages import Message, render
-from opensora_demo.request.events import Clip, Finished
+from opensora_demo.preview import Budget
+from opensora_demo.request.events import Clip, DecodedFrames, Finished
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.service.folders import process_folder
@@ -123,10 +126,17 @@ def file_name(model_id: str, prompt: str, seed: int) -> str:
 
 
 def write_run(
-    file: Path, request: GenerationRequest, done: Finished, *, label: str = "", min_px: int = 256
+    file: Path,
+    request: GenerationRequest,
+    done: Finished,
+    *,
+    label: str = "",
+    min_px: int = 256,
+    begun: Mp4 | None = None,
 ) -> dict[str, Any]:
     """The mp4 of a finished run: its clip, enlarged by a whole number where its short side has fewer than `min_px`
-    pixels, or a grid if there are several, with this `label` at its left. Returns its settings."""
+    pixels, or a grid if there are several, with this `label` at its left. `begun` holds the clip's first frames,
+    encoded while the others were decoded. Returns its settings."""
     settings = request.settings() | {
         "seconds": {k: round(v, 3) for k, v in done.seconds.items()},
         "unknown": list(done.unknown),
@@ -134,7 +144,10 @@ def write_run(
         **({"reused_steps": done.reused[0]} if len(done.reused) == 1 else {}),
         **({} if done.peak_bytes is None else {"peak_gb": round(done.peak_bytes / 1e9, 2)}),
     }
-    if len(done.clips) == 1:
+    if begun is not None:
+        begun.add(done.clips[0].frames[begun.count :])
+        begun.write(file, settings)
+    elif len(done.clips) == 1:
         write_mp4(file, done.clips[0].frames, request.fps, settings, min_px=min_px)
     else:
         clips = [[clip.frames for clip in done.clips]]
@@ -201,8 +214,19 @@ class OutputFolder:
 
     def write_run(self, request: GenerationRequest, done: Finished) -> tuple[Path, dict[str, Any]]:
         """The mp4 of a finished run and its settings (`write_run`)."""
-        file = self.new_file(request.model_id, request.prompt, request.seed)
-        return file, self._with_room(lambda: write_run(file, request, done))
+        return self.run(request).finish(done)
+
+    def run(self, request: GenerationRequest) -> RunFiles:
+        """The files of a run of one clip, written while it is decoded."""
+        return RunFiles(self, request)
+
+    def write_part(self, file: Path, first: int, frames: Frames) -> Sheet:
+        """Frames from `first` on of the clip whose mp4 `file` will be, in one picture that goes with it."""
+        return self._with_room(lambda: _sheet(file.with_suffix(f".{first}.jpg"), frames))
+
+    def finish_run(self, file: Path, request: GenerationRequest, done: Finished, begun: Mp4 | None) -> dict[str, Any]:
+        """See `write_run`."""
+        return self._with_room(lambda: write_run(file, request, done, begun=begun))
 
     def write_cell(self, clip: Clip) -> ClipFiles:
         """One clip of a comparison, in all forms in which the page needs it."""
@@ -272,6 +296,48 @@ class OutputFolder:
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+class RunFiles:
+    """The files of one run. Of a clip that is decoded in parts, its mp4 is encoded while they come, and its frames are
+    there as pictures before the clip is. Close it at the end, whatever that is."""
+
+    def __init__(self, folder: OutputFolder, request: GenerationRequest) -> None:
+        self._folder, self._request = folder, request
+        self._file: Path | None = None
+        self._mp4: Mp4 | None = None
+        self._budget = Budget()
+        self._waiting: list[Frames] = []  # decoded, and not in a picture yet
+
+    @property
+    def _own_file(self) -> Path:
+        if self._file is None:
+            request = self._request
+            self._file = self._folder.new_file(request.model_id, request.prompt, request.seed)
+        return self._file
+
+    def add(self, part: DecodedFrames) -> tuple[int, Sheet] | None:
+        """Take in a part of the clip. Answers a picture of frames of it, and the first of them; None where the time of
+        decoding has no room for one, and then they are in the next."""
+        if self._mp4 is None:
+            self._mp4 = Mp4(self._request.fps)
+        self._mp4.add(part.frames)
+        self._waiting.append(part.frames)
+        if not self._budget.allows(part.seconds):
+            return None
+        frames = np.concatenate(self._waiting)
+        self._waiting.clear()
+        first = part.end - len(frames)
+        return first, self._budget.take(lambda: self._folder.write_part(self._own_file, first, frames))
+
+    def finish(self, done: Finished) -> tuple[Path, dict[str, Any]]:
+        """The mp4 and its settings (`write_run`)."""
+        return self._own_file, self._folder.finish_run(self._own_file, self._request, done, self._mp4)
+
+    def close(self) -> None:
+        """Let go of what is encoded."""
+        if self._mp4 is not None:
+            self._mp4.close()
 
 
 def _sheet(file: Path, frames: Frames) -> Sheet:

@@ -15,7 +15,7 @@ import pytest
 
 from opensora_demo.errors import Cancelled
 from opensora_demo.messages import from_json, plain, render
-from opensora_demo.request.events import Clip, Decoding, Encoded, Event, Finished, Started, StepPreview
+from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Event, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.service.local import LocalEngine
@@ -32,12 +32,16 @@ T = TypeVar("T")
 
 @dataclass
 class FakePipeline:
-    """Stands in for `pipeline.generate`; `gate` is waited for before every step, `at_step` is called at every step."""
+    """Stands in for `pipeline.generate`; `gate` is waited for before every step, `at_step` is called at every step, and
+    where there are `parts` a clip's frames up to each of them are told before it is whole, `at_part` between them."""
 
     unknown: tuple[str, ...] = ()
     error: Exception | None = None
     gate: threading.Semaphore | None = None
     at_step: Callable[[int], None] = lambda index: None
+    parts: tuple[int, ...] = ()
+    at_part: Callable[[int], None] = lambda end: None
+    clip_grey: int = 0
     picture: Callable[[int], Frames] = lambda index: np.full((5, 8, 8, 3), index * 8 % 256, np.uint8)
     running: int = 0
     most_running: int = 0
@@ -72,7 +76,12 @@ class FakePipeline:
             shape, total = request.shape, len(request.columns)
             clips = []
             for k in range(total):
-                frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), 10 * k, np.uint8)
+                grey = self.clip_grey + 10 * k
+                frames = np.full((shape.frames, shape.height_px, shape.width_px, 3), grey, np.uint8)
+                for first, end in zip((0, *self.parts), self.parts, strict=False):
+                    part, seconds = frames[first:end], 100.0 * end
+                    yield DecodedFrames(first=first, frames=part, total=len(frames), seconds=seconds, column=k)
+                    self.at_part(end)
                 clips.append(Clip(frames=frames, request=request.column(k)))
                 yield Decoding(done=k + 1, total=total, clip=clips[-1], column=k)
             yield Finished(

@@ -22,11 +22,13 @@ from opensora_demo.media import MAX_VIDEO_BYTES
 from opensora_demo.request import settings as table
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.options import ServerOptions
+from opensora_demo.ui.clip_forms import ClipForms
 from opensora_demo.ui.context import PageContext
 from opensora_demo.ui.doors import Doors
 from opensora_demo.ui.language import spoken
 from opensora_demo.ui.page import build_page
 from opensora_demo.ui.sessions import keep_little
+from opensora_demo.ui.theme import build_theme, page_css
 from opensora_demo.ui.video_api import VideoApi
 from tests.ui.conftest import FakeBundles, FakePipeline
 
@@ -94,8 +96,13 @@ def last_event(text: str) -> tuple[str, Any]:
 
 @contextmanager
 def serving(
-    folder: Path, pipeline: FakePipeline | None = None, server: ServerOptions | None = None
+    folder: Path,
+    pipeline: FakePipeline | None = None,
+    server: ServerOptions | None = None,
+    *,
+    for_browsers: bool = False,
 ) -> Iterator[Server]:
+    """`for_browsers` also answers with the style and the files of clips, as `serve` does."""
     pipeline = pipeline or FakePipeline()
     context = PageContext(LocalEngine(FakeBundles(), generate=pipeline))
     uploads, before = folder / "gradio", os.environ.get("GRADIO_TEMP_DIR")
@@ -112,7 +119,10 @@ def serving(
         enable_monitoring=False,
         max_file_size=MAX_VIDEO_BYTES,
         max_threads=100,
+        theme=build_theme() if for_browsers else None,
+        css=page_css() if for_browsers else None,
         **spoken(
+            *([Middleware(ClipForms, files=context.files)] if for_browsers else []),
             Middleware(VideoApi, context=context, server=server or ServerOptions()),
             Middleware(Doors, context=context, functions=page.fns, uploads=uploads, private=True),
         ),

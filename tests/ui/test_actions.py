@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import NumericsError
-from opensora_demo.media import read_settings, write_animation
+from opensora_demo.media import read_mp4, read_settings, write_animation
 from opensora_demo.messages import message, plain, render, to_json
 from opensora_demo.request import settings as table
 from opensora_demo.request.parse import parse_request
@@ -108,6 +108,30 @@ def test_a_run_from_click_to_clip(actions: Actions, published: Values) -> None:
     file = made_file(actions, last["clip"]["file"])
     assert file.name.startswith("nano-a-red-ball-3-")
     assert read_settings(file) == last["clip"]["settings"]
+
+
+def test_frames_that_are_decoded_are_told_before_the_clip_is_whole(
+    actions: Actions, published: Values, pipeline: Any
+) -> None:
+    pipeline.parts, pipeline.clip_grey = (5, 9), 200
+    assert run(actions)[-1] == published[-1][0]
+    values = [stage for stage, _ in published]
+    assert all(value["start"] == 0 for value in values)
+    told = [value for value in values if value["decoded"]]
+    assert [read(value["text"]) for value in told[:2]] == ["Decoding: 5 of 17 frames", "Decoding: 9 of 17 frames"]
+    assert [[(part["first"], part["sheet"]["count"]) for part in value["decoded"]] for value in told[:2]] == [
+        [(0, 5)],
+        [(0, 5), (5, 4)],
+    ]
+    with Image.open(made_file(actions, told[1]["decoded"][1]["sheet"]["file"])) as sheet:
+        assert sheet.size == (4 * 128, 128)
+        assert sheet.getpixel((500, 100)) == (200, 200, 200)
+    assert all(value["phase"] == "decoding" and not value["clip"] for value in told)
+    last = values[-1]
+    assert last["decoded"] == []  # the clip has them
+    frames, _ = read_mp4(made_file(actions, last["clip"]["file"]))
+    assert len(frames) == 17
+    assert abs(frames.astype(int) - 200).max() < 4
 
 
 def test_the_next_run_may_begin_once_the_clip_is_there(actions: Actions) -> None:

@@ -15,7 +15,7 @@ import torch
 from opensora_demo.catalog import NANO
 from opensora_demo.messages import message
 from opensora_demo.pipeline import generate
-from opensora_demo.request.events import Decoding, Finished, StepPreview
+from opensora_demo.request.events import DecodedFrames, Decoding, Finished, StepPreview
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
@@ -78,6 +78,12 @@ def test_one_scale_more_is_one_clip_more(engine: LocalEngine, fake: Asked) -> No
     assert [(e.column, e.done, e.again) for e in seen if isinstance(e, Decoding)] == [
         (0, 1, True), (2, 2, True), (1, 3, False)
     ]  # fmt: skip
+
+
+def test_parts_of_a_clip_stand_in_its_column(engine: LocalEngine, fake: Asked) -> None:
+    made, fake.parts = MadeClips(), (9,)
+    assert [e.column for e in events(made, engine, asked("1, 4")) if isinstance(e, DecodedFrames)] == [0, 1]
+    assert [e.column for e in events(made, engine, asked("1, 2, 4")) if isinstance(e, DecodedFrames)] == [1]
 
 
 def test_nothing_new_needs_no_device(engine: LocalEngine, fake: Asked) -> None:

@@ -9,6 +9,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from opensora_demo import media
 from opensora_demo.errors import RequestError
 from opensora_demo.grid import compose_grid
 from opensora_demo.media import (
+    Mp4,
     enlarge,
     jpeg_strip,
     read_settings,
@@ -53,6 +55,26 @@ def test_an_mp4_plays_everywhere(tmp_path: Path) -> None:
     assert data.index(b"moov") < data.index(b"mdat")  # faststart
     assert read_settings(file) == settings
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_mp4_that_is_encoded_while_its_frames_come_is_the_same_file(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (70, 64, 64, 3), np.uint8)  # more than the encoder looks ahead
+    write_mp4(tmp_path / "whole.mp4", frames, 12, {"prompt": "a ball"})
+    with closing(Mp4(12)) as film:
+        for part in (frames[:1], frames[1:60], frames[60:60], frames[60:]):
+            film.add(part)
+        assert film.count == 70
+        with pytest.raises(FileNotFoundError):
+            film.write(tmp_path / "no folder" / "parts.mp4", {})
+        for name in ("parts", "again"):
+            film.write(tmp_path / f"{name}.mp4", {"prompt": "a ball"})
+    whole, parts, again = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("whole", "parts", "again"))
+    assert whole == parts == again
+    with closing(Mp4(12)) as film, pytest.raises(ValueError, match="needs a picture"):
+        film.write(tmp_path / "none.mp4", {})
+    with closing(Mp4(12)) as film:  # given up
+        film.add(frames[:3])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.mp4", "parts.mp4", "whole.mp4"]
 
 
 @pytest.mark.parametrize("size", [(63, 65), (1, 1), (300, 301)])

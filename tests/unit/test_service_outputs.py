@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from opensora_demo.catalog import MODELS, NANO
 from opensora_demo.media import read_settings
 from opensora_demo.messages import message, plain
-from opensora_demo.request.events import Clip, Finished
+from opensora_demo.request.events import Clip, DecodedFrames, Finished
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service import outputs
@@ -74,6 +75,30 @@ def test_a_run_of_one_clip_is_that_clip_with_its_settings(folder: OutputFolder) 
 def test_a_run_without_a_measured_peak_names_none(folder: OutputFolder) -> None:
     _, settings = folder.write_run(request_of(), finished(request_of()))
     assert "peak_gb" not in settings
+
+
+def part_of(done: Finished, first: int, end: int, seconds: float) -> DecodedFrames:
+    frames = done.clips[0].frames
+    return DecodedFrames(first=first, frames=frames[first:end], total=len(frames), seconds=seconds)
+
+
+def test_a_run_that_is_decoded_in_parts_has_pictures_of_them_and_the_same_mp4(folder: OutputFolder) -> None:
+    request = request_of()
+    done = finished(request)
+    with closing(folder.run(request)) as files:
+        shown = files.add(part_of(done, 0, 2, 10.0))
+        assert shown is not None
+        assert files.add(part_of(done, 2, 3, 0.0)) is None  # no time for a picture: these are in the next one
+        later = files.add(part_of(done, 3, 4, 1e6))
+        assert later is not None
+        file, settings = files.finish(done)
+    assert [(first, sheet.count) for first, sheet in (shown, later)] == [(0, 2), (2, 2)]
+    assert all(sheet.file == folder.find(sheet.file.name) for _, sheet in (shown, later))
+    plain, _ = folder.write_run(request, done)
+    assert file.read_bytes() == plain.read_bytes()
+    assert read_settings(file) == settings
+    folder.delete(file)
+    assert sorted(folder.path.iterdir()) == [plain]
 
 
 def test_a_run_of_several_clips_is_a_grid_of_them(folder: OutputFolder) -> None:

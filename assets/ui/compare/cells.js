@@ -1,7 +1,7 @@
 // One clip of the comparison: its picture and its marks.
 import { button, find, make, penOf } from "../lib/dom.js";
 import { language, say, words } from "../lib/i18n.js";
-import { isHere, load, put } from "../lib/image.js";
+import { cutSheet, isHere, load, put } from "../lib/image.js";
 import { frameAt, latentAt } from "../lib/time.js";
 import { stepOf } from "./steps.js";
 
@@ -154,17 +154,12 @@ function estimateAt(cell, share) {
  * @param {CanvasRenderingContext2D} pen @param {HTMLImageElement} image @param {Sheet} sheet @param {number} frame
  * @param {number} w @param {number} h
  */
-function putFrame(pen, image, { size: [sh, sw], across }, frame, w, h) {
+function putFrame(pen, image, sheet, frame, w, h) {
+  const [sh, sw] = sheet.size;
   const scale = Math.min(w / sw, h / sh); // a mosaic may have another shape than its clips
   const [tw, th] = [sw * scale, sh * scale];
   if (tw < w - 1 || th < h - 1) pen.clearRect(0, 0, w, h);
-  const from = /** @type {[number, number, number, number]} */ ([
-    (frame % across) * sw,
-    Math.floor(frame / across) * sh,
-    sw,
-    sh,
-  ]);
-  put(pen, image, from, [(w - tw) / 2, (h - th) / 2, tw, th]);
+  put(pen, image, cutSheet(sheet, frame), [(w - tw) / 2, (h - th) / 2, tw, th]);
 }
 
 /**

@@ -35,6 +35,13 @@ export function cut(image, column, columns, row = 0, rows = 1) {
 }
 
 /**
+ * A frame of a sheet of them. @param {import("../types.js").SheetValue} sheet @param {number} frame @returns {Cut}
+ */
+export function cutSheet({ size: [h, w], across }, frame) {
+  return [(frame % across) * w, Math.floor(frame / across) * h, w, h];
+}
+
+/**
  * Draw a part of a picture. Smooth, unless `places` are to be seen as the squares they are: then only what has to shrink.
  * @param {CanvasRenderingContext2D} pen
  * @param {CanvasImageSource} image

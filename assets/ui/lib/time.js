@@ -17,6 +17,23 @@ export function latentAt(seconds, span, latent) {
 }
 
 /**
+ * What is seen at a time of a clip whose first frames are decoded while the others are estimated, in a loop over both:
+ * a decoded part and which of its frames, or the second within the estimate of `frames` frames from `start` on.
+ * @template {{ first: number, count: number }} P
+ * @param {number} seconds
+ * @param {{ fps: number, start: number, frames: number }} clip
+ * @param {P[]} parts in order, from the first frame on
+ * @returns {{ part: P, frame: number } | { part: null, seconds: number }}
+ */
+export function decodedAt(seconds, { fps, start, frames }, parts) {
+  const span = (start + frames) / fps;
+  const at = seconds % span;
+  const frame = frameAt(at, fps, start + frames);
+  const part = parts.find(({ first, count }) => first <= frame && frame < first + count);
+  return part ? { part, frame: frame - part.first } : { part: null, seconds: Math.max(at - start / fps, 0) };
+}
+
+/**
  * A clock that has gone on: where it stands, and whether it ran into the end.
  * @param {number} at @param {number} by seconds @param {number} duration @param {boolean} loops
  */

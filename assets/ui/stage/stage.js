@@ -2,10 +2,10 @@
 import { animation, calm, timeText } from "../lib/clock.js";
 import { composes, find, languageOf, make, onDocument, onKeys, penOf, write } from "../lib/dom.js";
 import { language, live, say, sayAll, words } from "../lib/i18n.js";
-import { cut, isHere, load, put } from "../lib/image.js";
+import { cut, cutSheet, isHere, load, put } from "../lib/image.js";
 import { roving } from "../lib/roving.js";
 import { isBusy, isRunning, markBusy, memoryOf, rememberRuns, setTitle, startKeep } from "../lib/session.js";
-import { latentAt } from "../lib/time.js";
+import { decodedAt, latentAt } from "../lib/time.js";
 import { asForm, chips, clipActions, exampleActions } from "./actions.js";
 import { startBranch } from "./branch.js";
 import { startDrop } from "./drop.js";
@@ -22,6 +22,7 @@ import { startTransport } from "./transport.js";
 /** @typedef {import("../types.js").VerdictValue} Verdict */
 /** @typedef {import("./strip.js").Step} Step */
 /** @typedef {import("./steps.js").View} View */
+/** @typedef {{ first: number, count: number, sheet: import("../types.js").SheetValue, image: HTMLImageElement }} Decoded */
 /** @typedef {import("./actions.js").Clip & { run: number, steps: Step[], view: StageValue }} KeptClip */
 /** @typedef {{ shelf: KeptClip[], lastRun: number, clip: KeptClip | null, examples: Example[] | null, look: View }} Memory */
 
@@ -47,8 +48,8 @@ export function start({ element, trigger, props, watch }) {
   // What outlives a rebuilt element: clips seen on this page, newest first, and the examples they follow.
   /** @type {Memory} */
   const memory = memoryOf(name, { shelf: [], lastRun: 0, clip: null, examples: null, look: "guess" });
-  /** @type {{ view: StageValue | null, steps: Step[], scrub: number | null, replay: number | null }} */
-  const state = { view: null, steps: [], scrub: null, replay: null };
+  /** @type {{ view: StageValue | null, steps: Step[], decoded: Decoded[], scrub: number | null, replay: number | null }} */
+  const state = { view: null, steps: [], decoded: [], scrub: null, replay: null };
   const round = { example: 0, done: 0, before: 0, chosen: false };
   const blend = { key: "", since: 0, ms: 0, drawn: 0 };
   const past = document.createElement("canvas");
@@ -103,14 +104,30 @@ export function start({ element, trigger, props, watch }) {
     return own ?? pictureAt(pictures, 0, "noise", isHere);
   }
 
+  // Frames that are decoded stand in the place of their estimates, as long as nobody looks at a step.
+  const decodedHere = () =>
+    state.scrub === null && state.replay === null && memory.look === "guess"
+      ? state.decoded.filter(({ image }) => isHere(image))
+      : [];
+
   /** @param {CanvasRenderingContext2D} to @param {HTMLImageElement} image @param {StageValue} view @param {number} now */
   function drawPicture(to, image, view, now) {
     const { width: w, height: h } = to.canvas;
     const places = memory.look === "latent";
     const span = view.frames / view.fps;
-    const still = calm.matches ? span / 2 : now / 1000;
-    const { first, blend: share } = latentAt(still, span, view.latent);
+    const parts = decodedHere();
+    let still = calm.matches ? span / 2 : now / 1000;
     to.globalAlpha = 1;
+    if (parts.length) {
+      // Who wants no motion sees the first frame that is decoded.
+      const seen = decodedAt(calm.matches ? 0 : still, view, parts);
+      if (seen.part) {
+        put(to, seen.part.image, cutSheet(seen.part.sheet, seen.frame), [0, 0, w, h]);
+        return;
+      }
+      still = seen.seconds;
+    }
+    const { first, blend: share } = latentAt(still, span, view.latent);
     put(to, image, cut(image, first, view.latent), [0, 0, w, h], places);
     if (!share || places) return;
     to.globalAlpha = share;
@@ -128,7 +145,7 @@ export function start({ element, trigger, props, watch }) {
     }
     const image = shownPicture();
     if (!image) return;
-    const key = `${view.run} ${memory.look} ${image.src.length} ${image.src.slice(-48)}`;
+    const key = `${view.run} ${memory.look} ${image.src.length} ${image.src.slice(-48)} ${decodedHere().length}`;
     if (key === blend.key && (calm.matches || now - blend.drawn < DRAW_MS)) return;
     blend.drawn = now;
     if (key !== blend.key) {
@@ -382,6 +399,7 @@ export function start({ element, trigger, props, watch }) {
     if (running()) return;
     memory.clip = clip;
     state.steps = clip.steps;
+    state.decoded = [];
     state.view = clip.view;
     render();
     trigger("pick", clip.settings);
@@ -394,6 +412,7 @@ export function start({ element, trigger, props, watch }) {
     Object.assign(round, { example: i, chosen: true });
     state.view = null;
     state.steps = [];
+    state.decoded = [];
     strip.reset();
     render();
   }
@@ -513,6 +532,7 @@ export function start({ element, trigger, props, watch }) {
     newest = view.run;
     if (state.view?.run !== view.run) {
       state.steps = [];
+      state.decoded = [];
       state.scrub = null;
       state.replay = null;
       strip.reset();
@@ -522,6 +542,10 @@ export function start({ element, trigger, props, watch }) {
     state.view = view;
     arrived = performance.now();
     state.steps = view.steps.map((step, i) => asStep(step, state.steps[i]));
+    state.decoded = view.decoded.map(({ first, sheet }, i) => {
+      const known = state.decoded[i]?.first === first ? state.decoded[i]?.image : null;
+      return { first, count: sheet.count, sheet, image: known ?? load(sheet.file.url, wake) };
+    });
     remember(view.job, running());
     const missing = (view.history ?? []).filter((old) => !memory.shelf.some((clip) => clip.run === old.run));
     for (const old of missing)

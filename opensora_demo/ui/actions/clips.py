@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from opensora_demo.catalog import ModelSpec
 from opensora_demo.errors import RequestError
 from opensora_demo.messages import Message, message
 from opensora_demo.request import settings as table
-from opensora_demo.request.events import Finished
+from opensora_demo.request.events import DecodedFrames, Finished
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.engine import State
 from opensora_demo.service.forms import Form, given_names, parse_form, with_frames_of_form
-from opensora_demo.service.outputs import scene_marks
+from opensora_demo.service.outputs import RunFiles, scene_marks
 from opensora_demo.service.runs import Run, new_id
 from opensora_demo.toy.chips import TOY_MODELS
 from opensora_demo.ui.context import (
@@ -61,13 +62,19 @@ class ClipActions:
         scope = ScopeView(number, request)
 
         def work(run: Run[Shown]) -> Shown:
+            with closing(self.context.files.run(request)) as files:
+                return written(run, files)
+
+        def written(run: Run[Shown], files: RunFiles) -> Shown:
             last: Shown | None = None
             for event in run.follow(self.context.engine.submit(request, owner, look=True)):
                 view.add(event)
                 scope.add(event)
+                if isinstance(event, DecodedFrames) and (picture := files.add(event)) is not None:
+                    view.show(*picture)
                 run.publish((view.value(run.elapsed_s, kept=run.kept), scope.value(done=False)))
                 if isinstance(event, Finished):
-                    file, settings = self.context.files.write_run(request, event)
+                    file, settings = files.finish(event)
                     if storage is not None:
                         storage.gallery.keep(file)
                     marks = scene_marks(event.clips[0]) if len(event.clips) == 1 else []

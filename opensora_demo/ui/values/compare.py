@@ -18,7 +18,7 @@ from opensora_demo.request import settings as table
 from opensora_demo.request.events import Clip, Decoding, Encoded, Finished, StepPreview
 from opensora_demo.service.engine import Loading, Quiet, RunEvent, Waiting
 from opensora_demo.service.forms import Comparison
-from opensora_demo.service.outputs import ClipFiles, Sheet, TableFiles, marks_of
+from opensora_demo.service.outputs import ClipFiles, TableFiles, marks_of
 from opensora_demo.service.samples import Sample, unsure
 from opensora_demo.toy.prompt_intent import Mark
 from opensora_demo.ui.values.chart import ChartValue, chart_value
@@ -37,12 +37,14 @@ from opensora_demo.ui.values.stage import (
     PREVIEW_PX,
     ChipValue,
     LinkValue,
+    SheetValue,
     cell_px,
     chips,
     file_value,
     link_value,
     of_scene,
     reading_note,
+    sheet_value,
 )
 
 MOST_STEPS = 24  # of a row that are kept to be looked at again, evenly spread, the last one among them
@@ -72,15 +74,6 @@ class MarkValue(TypedDict):
     right: bool | None
     unsure: bool
     confidence: float | None
-
-
-class SheetValue(TypedDict):
-    """`count` frames of `size` (height, width) in pixels in one picture, `across` in a line."""
-
-    file: FileValue
-    across: int
-    size: tuple[int, int]
-    count: int
 
 
 class DoneCell(TypedDict):
@@ -412,7 +405,3 @@ class CompareView:
             [cell if cell["state"] == "done" else {"state": "missing"} for cell in row] for row in self._value["cells"]
         ]
         return self.value(elapsed)
-
-
-def sheet_value(sheet: Sheet) -> SheetValue:
-    return {"file": file_value(sheet.file), "across": sheet.across, "size": sheet.size_px, "count": sheet.count}

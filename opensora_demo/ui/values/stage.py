@@ -16,12 +16,13 @@ from opensora_demo.media import MIN_FILE_PX, jpeg_strip, sheet
 from opensora_demo.messages import Message, Param, in_a_row, listed, message, plain, render
 from opensora_demo.preview import LOSSLESS_PX, Budget
 from opensora_demo.request import settings as table
-from opensora_demo.request.events import Decoding, Encoded, Finished, Started, StepPreview
+from opensora_demo.request.events import DecodedFrames, Decoding, Encoded, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.runtime.cost.words import short
 from opensora_demo.service.engine import Loading, Quiet, RunEvent, Waiting
 from opensora_demo.service.links import link_query, not_in_link
+from opensora_demo.service.outputs import Sheet
 from opensora_demo.text.labels import says_something
 from opensora_demo.toy.chips import knows_words
 from opensora_demo.toy.prompt_intent import Mark
@@ -103,11 +104,28 @@ class ExamplesValue(TypedDict):
     examples: list[ExampleValue]
 
 
+class SheetValue(TypedDict):
+    """`count` frames of `size` (height, width) in pixels in one picture, `across` in a line."""
+
+    file: FileValue
+    across: int
+    size: tuple[int, int]
+    count: int
+
+
+class DecodedValue(TypedDict):
+    """Frames of the clip from `first` on, which are decoded while others are not."""
+
+    first: int
+    sheet: SheetValue
+
+
 class StageValue(RunValue):
     """A run of one clip: `total` is the steps of all its `scenes` (none where it has one), `latent` the number of
     latent frames, `cell` width and height of the clip in its file, `unknown` are words that the model could not read.
     `settings` are what was asked for, `link` the address that opens the form with them; `scales` from the lowest to the
-    highest and `rules` are what a branch may be guided by.
+    highest and `rules` are what a branch may be guided by. The estimates are of `frames` frames of the clip, of which
+    `start` is the first; `decoded` are those that are there before the whole clip is, in order and from the first on.
 
     `history` are the finished runs that a page loaded anew gets back.
     """
@@ -124,6 +142,8 @@ class StageValue(RunValue):
     rules: list[RuleValue]
     scenes: list[SceneValue]
     steps: list[StepValue]
+    start: int
+    decoded: list[DecodedValue]
     clip: ClipValue | None
     note: MessageValue | None
     unknown: list[str]
@@ -209,6 +229,10 @@ def file_value(file: Path) -> FileValue:
     return {"orig_name": file.name, "url": f"clips/{file.name}"}
 
 
+def sheet_value(sheet: Sheet) -> SheetValue:
+    return {"file": file_value(sheet.file), "across": sheet.across, "size": sheet.size_px, "count": sheet.count}
+
+
 def link_value(settings: Mapping[str, Any]) -> LinkValue:
     return {"query": link_query(settings), "note": said_or_none(not_in_link(settings))}
 
@@ -235,6 +259,7 @@ class RunView:
     ) -> None:
         """`blind` says why there will be no pictures."""
         self._model = spec.id
+        self._starts = [end - request.shape.frames for _, end in request.scene_frames]  # of what each scene decodes
         self._pictures = pictures
         self._blind = blind
         self._budget = Budget()
@@ -261,6 +286,8 @@ class RunView:
             "rules": [{"name": rule, "title": said(table.RULE_MESSAGES[rule])} for rule in spec.limits.rules],
             "scenes": scene_values(request),
             "steps": [],
+            "start": self._starts[0],
+            "decoded": [],
             "clip": None,
             "note": said_or_none(blind),
             "unknown": [],
@@ -278,7 +305,7 @@ class RunView:
     def value(self, elapsed: float, *, kept: bool = False) -> StageValue:
         """What the stage draws now."""
         self._value["elapsed"], self._value["kept"] = round(elapsed, 2), kept
-        return {**self._value, "steps": list(self._value["steps"])}
+        return {**self._value, "steps": list(self._value["steps"]), "decoded": list(self._value["decoded"])}
 
     def news(self, elapsed: float) -> dict[str, Any]:
         """The same in a few plain words, for a caller of the API."""
@@ -312,6 +339,8 @@ class RunView:
                 self._say("denoising", of_scene(event, message("run.denoising", step=0, total=total)))
             case StepPreview():
                 self._step(event)
+            case DecodedFrames(end=end, total=total):
+                self._say("decoding", message("run.decoding_frames", done=end, total=total))
             case Decoding(done=done, total=total):
                 part = message("run.decoding_of", done=done, total=total)
                 self._say("decoding", message("run.decoding") if total == 1 else part)
@@ -320,6 +349,10 @@ class RunView:
                     counted = message("note.reused_steps", count=self._reused, total=self._value["total"])
                     self._value["note"] = said(in_a_row(*([] if self._note is None else [self._note]), counted))
                 self._say("decoding", message("run.writing"))
+
+    def show(self, first: int, sheet: Sheet) -> None:
+        """Frames from `first` on are decoded, and in a picture."""
+        self._value["decoded"].append({"first": first, "sheet": sheet_value(sheet)})
 
     def _say(self, phase: Phase, text: Message) -> None:
         self._text = text
@@ -334,6 +367,7 @@ class RunView:
 
     def _step(self, event: StepPreview) -> None:
         at, done, total = event.place, event.place + 1, self._value["total"]
+        self._value["start"] = self._starts[event.scene]
         self._reused += event.reused[:1] == (True,)
         self._value["steps"].append(
             {"index": done, "noise_level": round(event.t, 3), "noise": None, "guess": None, "latent": None}
@@ -400,6 +434,7 @@ class RunView:
         self._say("done", message("run.done"))
         seen = [None if one is None else verdict(one) for one in marks]
         scenes = self._value["scenes"]
+        self._value["decoded"] = []  # the clip has them
         self._value["clip"] = {
             "file": file_value(file),
             "settings": dict(settings),
