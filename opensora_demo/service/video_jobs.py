@@ -1,8 +1,8 @@
 """The jobs of /v1/videos: each is stored before its work begins, is a run like any other, and says how it stands.
 
-A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does. Its id is a
-secret: whoever knows it may ask for the job. It goes on though nobody watches it, as long as it is asked for now and
-then (`ALONE_S`).
+A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does; another process
+of the same cluster finds it by its id then. Its id is a secret: whoever knows it may ask for the job. It goes on though
+nobody watches it, as long as it is asked for now and then (`ALONE_S`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from opensora_demo.preview import Budget
 from opensora_demo.request.events import Decoding, Encoded, Finished, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.dialect import Fields, in_dialect, read_fields, seconds_of
-from opensora_demo.service.engine import Engine, Job, RunEvent, State
+from opensora_demo.service.engine import Engine, Job, RunEvent, RunRecord, State
 from opensora_demo.service.forms import open_request
 from opensora_demo.service.outputs import OutputFolder
-from opensora_demo.service.runs import Run, Runs
+from opensora_demo.service.runs import Run, Runs, part_id
 
 KEEP = 500  # jobs that have ended
+KIND = "video"
 ALONE_S = 2 * 3600.0  # how long a job goes on that nobody asks for
 DELETE_S = 10.0  # how long a deletion waits for the device to be free
+FIND_S = 20.0  # how long is waited for the clip of a job that another process ended
 PREVIEW_PX = 48
 DENOISED, DECODED = 90, 99  # percent, once all steps are done, and all clips decoded
 Status = Literal["queued", "in_progress", "completed", "failed"]
@@ -47,14 +49,21 @@ class Preview:
         return {"step": self.step, "noise_level": round(self.noise_level, 4), "pictures": list(self.pictures)}
 
 
+def new_video_id() -> str:
+    return f"video_{secrets.token_urlsafe(18)}"
+
+
 class VideoJob:
     """One job. Its work writes, everybody reads: each field is replaced as a whole."""
 
-    def __init__(self, owner: str, request: GenerationRequest) -> None:
-        self.id = f"video_{secrets.token_urlsafe(18)}"
+    def __init__(
+        self, owner: str, request: GenerationRequest, video_id: str | None = None, created_at: float | None = None
+    ) -> None:
+        """A new one, unless an id and a Unix time are given."""
+        self.id = video_id or new_video_id()
         self.owner = owner
         self.request = request
-        self.created_at = int(time.time())
+        self.created_at = int(time.time() if created_at is None else created_at)
         self.completed_at: int | None = None
         self.file: Path | None = None
         self.removed = False
@@ -117,8 +126,9 @@ class VideoJob:
     def _rise(self, percent: int) -> None:
         self.progress = max(self.progress, min(percent, DECODED))
 
-    def complete(self, file: Path) -> None:
-        self.file, self.completed_at, self.progress = file, int(time.time()), 100
+    def complete(self, file: Path, at: float) -> None:
+        """Its clip is in this file, since a Unix time."""
+        self.file, self.completed_at, self.progress = file, int(at), 100
 
     def to_json(self) -> dict[str, Any]:
         """The job as vLLM-Omni's VideoResponse has it; from `num_frames` on the fields are ours."""
@@ -181,7 +191,22 @@ class VideoJobs:
             _, request = open_request(form, self._engine.estimator)
         except RequestError as error:
             raise in_dialect(error) from error
-        job = VideoJob(owner, request)
+        record = RunRecord(kind=KIND, what=request, number=0, began_at=time.time(), owner=owner)
+        return self._begin(new_video_id(), record, visitor, keep)
+
+    def _begin(
+        self,
+        video_id: str,
+        record: RunRecord,
+        visitor: str | None = None,
+        keep: Callable[[Path], object] | None = None,
+        *,
+        found: bool = False,
+    ) -> VideoJob:
+        """The job of a record; `found` where another process began it."""
+        request: GenerationRequest = record.what
+        job = VideoJob(record.owner, request, video_id, record.began_at)
+        ended_at = None if record.seconds is None else record.began_at + record.seconds
 
         def work(run: Run[int]) -> int:
             job.run = run
@@ -190,20 +215,30 @@ class VideoJobs:
             for event in run.follow(turn):
                 job.add(event)
                 if isinstance(event, Finished):
-                    self._complete(job, event, keep)
+                    self._complete(job, event, keep, ended_at)
                 run.publish(version := version + 1)
             return version + 1
 
         with self._guard:
+            if found and video_id in self._jobs:  # another request was faster
+                return self._jobs[video_id]
             self._forget()
             self._jobs[job.id] = job
         turn: Job[RunEvent] | None = None
         try:
-            turn = self._engine.submit(
-                request, owner or None
-            )  # here, so that jobs stand in line as they were asked for
+            # Here, so that jobs stand in line as they were asked for.
+            turn = self._engine.submit(request, record.owner or None, job_id=part_id(video_id))
             job.run = self._runs.start(
-                None, work, lambda *_: -1, kind="video", visitor=visitor, keep=False, alone_s=ALONE_S
+                None,
+                work,
+                lambda *_: -1,
+                kind=KIND,
+                run_id=video_id,
+                visitor=visitor,
+                keep=False,
+                alone_s=ALONE_S,
+                record=record,
+                found=found,
             )
         except BaseException as error:
             with self._guard:
@@ -215,12 +250,14 @@ class VideoJobs:
             raise
         return job
 
-    def _complete(self, job: VideoJob, done: Finished, keep: Callable[[Path], object] | None) -> None:
+    def _complete(
+        self, job: VideoJob, done: Finished, keep: Callable[[Path], object] | None, ended_at: float | None
+    ) -> None:
         file, _ = self._files.write_run(job.request, done)
         with self._guard:
             removed = job.removed
             if not removed:
-                job.complete(file)
+                job.complete(file, time.time() if ended_at is None else ended_at)
         if removed:
             self._files.delete(file)
         elif keep is not None:
@@ -237,6 +274,20 @@ class VideoJobs:
             job = self._jobs.get(job_id)
         if job is not None and job.run is not None:
             job.run.seen()
+        return job
+
+    def find_elsewhere(self, video_id: str) -> VideoJob | None:
+        """The job of this id that another process of the same cluster began; it goes on here, and of one that is done
+        the clip is waited for. Raises RequestError where too many runs are going on, Cancelled once the server ends."""
+        if self._runs.refusal(None, None) or (record := self._runs.recall(video_id, KIND)) is None:
+            return self.find(video_id)
+        try:
+            job = self._begin(video_id, record, found=True)
+        except BaseException:
+            self._runs.forget(video_id)
+            raise
+        if record.seconds is not None and job.run is not None:
+            job.run.wait(FIND_S)
         return job
 
     def listed(self, owner: str, after: str | None, limit: int, *, rising: bool = False) -> tuple[list[VideoJob], bool]:
@@ -264,6 +315,7 @@ class VideoJobs:
         if job.run is not None:
             job.run.cancel()
             job.run.wait(wait_s)
+        self._runs.forget(job_id)
         if file is not None:
             self._files.delete(file)
         return True

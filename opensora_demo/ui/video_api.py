@@ -159,14 +159,16 @@ class VideoApi:
 
     # --- what has become of it
 
-    def job_of(self, request: Request) -> VideoJob:
-        """Raises Refused."""
-        if (job := self.jobs.find(str(request.path_params["job_id"]))) is None:
+    async def job_of(self, request: Request) -> VideoJob:
+        """Raises Refused, and RequestError where it goes on here from now on and too many do."""
+        video_id = str(request.path_params["job_id"])
+        job = self.jobs.find(video_id) or await run_in_threadpool(self.jobs.find_elsewhere, video_id)
+        if job is None:
             raise Refused(404, message("request.no_job"))
         return job
 
     async def state(self, request: Request) -> Response:
-        return answer(self.job_of(request).to_json())
+        return answer((await self.job_of(request)).to_json())
 
     async def listed(self, request: Request) -> Response:
         asked = dict(request.query_params)
@@ -186,7 +188,7 @@ class VideoApi:
         return answer({"object": "list", "data": [job.to_json() for job in jobs], **ends, "has_more": more})
 
     async def content(self, request: Request) -> Response:
-        job, asked = self.job_of(request), dict(request.query_params)
+        job, asked = await self.job_of(request), dict(request.query_params)
         if asked.get("variant", "video") != "video":
             raise RequestError("variant", message("request.one_of_these", choices=("video",)))
         if job.failure is not None:
@@ -201,11 +203,13 @@ class VideoApi:
         return FileResponse(job.file, media_type="video/mp4", filename=job.file.name, headers={"x-video-id": job.id})
 
     async def events(self, request: Request) -> Response:
-        return StreamingResponse(events_of(self.job_of(request)), media_type="text/event-stream", headers=NOT_KEPT)
+        return StreamingResponse(
+            events_of(await self.job_of(request)), media_type="text/event-stream", headers=NOT_KEPT
+        )
 
     async def delete(self, request: Request) -> Response:
         self.doors.check_visitor(dict(request.headers), visitor_of(request.scope))
-        job_id = self.job_of(request).id
+        job_id = (await self.job_of(request)).id
         gone = await run_in_threadpool(self.jobs.remove, job_id)
         if not gone:  # another was faster
             raise Refused(404, message("request.no_job"))

@@ -123,9 +123,9 @@ def test_a_job_is_stored_before_its_work_begins(
     seen: list[list[str]] = []
     submit = engine.submit
 
-    def noted(request: Any, owner: str | None = None, *, look: bool = False) -> Any:
+    def noted(request: Any, owner: str | None = None, **options: Any) -> Any:
         seen.append([job.status for job in jobs.listed("", None, 9)[0]])
-        return submit(request, owner, look=look)
+        return submit(request, owner, **options)
 
     monkeypatch.setattr(engine, "submit", noted)
     ended(jobs.start(ASKED))
