@@ -1,8 +1,9 @@
 """The jobs of /v1/videos: each is stored before its work begins, is a run like any other, and says how it stands.
 
-A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does; another process
-of the same cluster finds it by its id then. Its id is a secret: whoever knows it may ask for the job. It goes on though
-nobody watches it, as long as it is asked for now and then (`ALONE_S`).
+A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does. Then the next
+process has it if there is a gallery (`video_shelf`), and another one of the same cluster finds it by its id. That is
+a secret: whoever knows it may ask for the job. A job goes on though nobody watches it, as long as it is asked for now
+and then (`ALONE_S`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,10 @@ from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.dialect import Fields, in_dialect, read_fields, seconds_of
 from opensora_demo.service.engine import Engine, Job, RunEvent, RunRecord, State
 from opensora_demo.service.forms import open_request
+from opensora_demo.service.gallery import Gallery
 from opensora_demo.service.outputs import OutputFolder
 from opensora_demo.service.runs import Run, Runs, part_id
+from opensora_demo.service.video_shelf import StoredJob, VideoShelf
 
 KEEP = 500  # jobs that have ended
 KIND = "video"
@@ -57,16 +60,18 @@ class VideoJob:
     """One job. Its work writes, everybody reads: each field is replaced as a whole."""
 
     def __init__(
-        self, owner: str, request: GenerationRequest, video_id: str | None = None, created_at: float | None = None
+        self, owner: str, request: GenerationRequest, video_id: str | None = None, begun_at: float | None = None
     ) -> None:
         """A new one, unless an id and a Unix time are given."""
         self.id = video_id or new_video_id()
         self.owner = owner
         self.request = request
-        self.created_at = int(time.time() if created_at is None else created_at)
+        self.begun_at = time.time() if begun_at is None else begun_at
+        self.created_at = int(self.begun_at)
         self.completed_at: int | None = None
         self.file: Path | None = None
         self.removed = False
+        self.kept = False  # it and its clip are to outlive the process
         self.progress = 0  # percent
         self.step = 0
         self.unknown: tuple[str, ...] = ()
@@ -175,15 +180,19 @@ def preview_of(event: StepPreview) -> Preview:
 class VideoJobs:
     """All jobs of this process. Thread-safe."""
 
-    def __init__(self, engine: Engine, runs: Runs, files: OutputFolder) -> None:
+    def __init__(self, engine: Engine, runs: Runs, files: OutputFolder, gallery: Gallery | None = None) -> None:
+        """With a `gallery` there are also the jobs whose clips earlier processes kept in it."""
         self._engine, self._runs, self._files = engine, runs, files
+        self._gallery = gallery
+        self._shelf = None if gallery is None else VideoShelf(gallery)
         self._guard = threading.Lock()
         self._jobs: dict[str, VideoJob] = {}  # oldest first
+        stored = [] if self._shelf is None else self._shelf.load()
+        self._stored = {job.id: job for job in stored}  # of processes before, likewise
 
-    def start(
-        self, given: Fields, owner: str = "", visitor: str | None = None, keep: Callable[[Path], object] | None = None
-    ) -> VideoJob:
-        """Store a job of these fields (`dialect.read_fields`) and begin its work; `keep` is told of its clip. Raises
+    def start(self, given: Fields, owner: str = "", visitor: str | None = None, *, keep: bool = False) -> VideoJob:
+        """Store a job of these fields (`dialect.read_fields`) and begin its work. To `keep` it is to have it, and its
+        clip in the gallery, outlive the process. Raises
         RequestError, with the field as the dialect calls it, WeightsError, DeviceError, and Cancelled once the server
         ends."""
         form = read_fields(given, self._engine.options)
@@ -192,15 +201,15 @@ class VideoJobs:
         except RequestError as error:
             raise in_dialect(error) from error
         record = RunRecord(kind=KIND, what=request, number=0, began_at=time.time(), owner=owner)
-        return self._begin(new_video_id(), record, visitor, keep)
+        return self._begin(new_video_id(), record, visitor, keep=keep)
 
     def _begin(
         self,
         video_id: str,
         record: RunRecord,
         visitor: str | None = None,
-        keep: Callable[[Path], object] | None = None,
         *,
+        keep: bool = False,
         found: bool = False,
     ) -> VideoJob:
         """The job of a record; `found` where another process began it."""
@@ -215,15 +224,22 @@ class VideoJobs:
             for event in run.follow(turn):
                 job.add(event)
                 if isinstance(event, Finished):
-                    self._complete(job, event, keep, ended_at)
+                    self._complete(job, event, ended_at)
                 run.publish(version := version + 1)
             return version + 1
+
+        def end(state: State, reason: Message, _seconds: float) -> int:
+            self._write(job, over=True, failure=(state, reason))
+            return -1
 
         with self._guard:
             if found and video_id in self._jobs:  # another request was faster
                 return self._jobs[video_id]
             self._forget()
             self._jobs[job.id] = job
+            self._stored.pop(job.id, None)
+        job.kept = keep
+        self._write(job)
         turn: Job[RunEvent] | None = None
         try:
             # Here, so that jobs stand in line as they were asked for.
@@ -231,7 +247,7 @@ class VideoJobs:
             job.run = self._runs.start(
                 None,
                 work,
-                lambda *_: -1,
+                end,
                 kind=KIND,
                 run_id=video_id,
                 visitor=visitor,
@@ -243,6 +259,7 @@ class VideoJobs:
         except BaseException as error:
             with self._guard:
                 self._jobs.pop(job.id, None)
+            self._unwrite(job.id, kept=keep)
             if turn is not None:
                 turn.cancel()
             if isinstance(error, RequestError):
@@ -250,9 +267,7 @@ class VideoJobs:
             raise
         return job
 
-    def _complete(
-        self, job: VideoJob, done: Finished, keep: Callable[[Path], object] | None, ended_at: float | None
-    ) -> None:
+    def _complete(self, job: VideoJob, done: Finished, ended_at: float | None) -> None:
         file, _ = self._files.write_run(job.request, done)
         with self._guard:
             removed = job.removed
@@ -260,8 +275,29 @@ class VideoJobs:
                 job.complete(file, time.time() if ended_at is None else ended_at)
         if removed:
             self._files.delete(file)
-        elif keep is not None:
-            keep(file)
+        elif job.kept and self._gallery is not None:
+            clip = self._gallery.keep(file)
+            self._write(job, over=True, clip=None if clip is None else clip.name)
+
+    def _write(
+        self,
+        job: VideoJob,
+        *,
+        over: bool = False,
+        failure: tuple[State, Message] | None = None,
+        clip: str | None = None,
+    ) -> None:
+        """How a job stands that is to outlive the process."""
+        if self._shelf is None or not job.kept:
+            return
+        with self._guard:
+            if not job.removed:
+                video = job.to_json() | {"completed_at": job.completed_at}
+                self._shelf.write(video, job.owner, job.begun_at, over=over, failure=failure, clip=clip)
+
+    def _unwrite(self, job_id: str, *, kept: bool) -> None:
+        if self._shelf is not None and kept:
+            self._shelf.remove(job_id)
 
     def _forget(self) -> None:
         ended = [job_id for job_id, job in self._jobs.items() if job.over]
@@ -290,11 +326,27 @@ class VideoJobs:
             job.run.wait(FIND_S)
         return job
 
-    def listed(self, owner: str, after: str | None, limit: int, *, rising: bool = False) -> tuple[list[VideoJob], bool]:
+    def stored(self, video_id: str) -> StoredJob | None:
+        """The job of this id of a process that has ended."""
+        with self._guard:
+            return self._stored.get(video_id)
+
+    def clip_of(self, job: VideoJob | StoredJob) -> Path | None:
+        """The mp4 of a job that is done; None once it was swept away."""
+        if isinstance(job, VideoJob):
+            file = job.file
+        else:
+            file = None if self._gallery is None else self._gallery.file(job.clip)
+        return file if file is not None and file.is_file() else None
+
+    def listed(
+        self, owner: str, after: str | None, limit: int, *, rising: bool = False
+    ) -> tuple[list[VideoJob | StoredJob], bool]:
         """An owner's jobs, the newest first or the oldest, at most so many from behind the job `after`; and whether
         there are more. Raises RequestError where that is none of them."""
         with self._guard:
-            jobs = [job for job in self._jobs.values() if job.owner == owner]
+            everybodys: list[VideoJob | StoredJob] = [*self._stored.values(), *self._jobs.values()]
+        jobs = [job for job in everybodys if job.owner == owner]
         if not rising:
             jobs.reverse()
         if after is not None:
@@ -307,11 +359,14 @@ class VideoJobs:
     def remove(self, job_id: str, wait_s: float = DELETE_S) -> bool:
         """Stop a job and forget it and its clip, and wait until the device is free of it; False where there is none."""
         with self._guard:
+            stored = self._stored.pop(job_id, None)
             job = self._jobs.pop(job_id, None)
-            if job is None:
-                return False
-            job.removed = True
-            file = job.file
+            if job is not None:
+                job.removed = True
+            file = None if job is None else job.file
+        self._unwrite(job_id, kept=stored is not None or (job is not None and job.kept))
+        if job is None:
+            return stored is not None
         if job.run is not None:
             job.run.cancel()
             job.run.wait(wait_s)
