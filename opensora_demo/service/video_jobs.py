@@ -229,7 +229,8 @@ class VideoJobs:
             return version + 1
 
         def end(state: State, reason: Message, _seconds: float) -> int:
-            self._write(job, over=True, failure=(state, reason))
+            ended = message("run.server_ended" if state == "interrupted" else "run.was_stopped")
+            self._write(job, over=True, failure=(state, reason if state == "failed" else ended))
             return -1
 
         with self._guard:
