@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         files=OutputFolder(server.keep_clips),
         downloads=server.downloads,
         about=server.about,
-        runs=Runs(most=server.max_runs, most_each=server.max_runs_each),
+        runs=Runs(most=server.max_runs, most_each=server.max_runs_each, memory=engine),
         storage=storage,
     )
     page = build_page(context).queue(max_size=None, default_concurrency_limit=20)

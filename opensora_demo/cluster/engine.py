@@ -2,12 +2,14 @@
 
 A job asks the cluster's line for its turn, hands its request to a replica, and reads what that one tells. A replica
 that is lost in the middle of a run is replaced, and the run begun anew from its seed, once: what was told is not told
-again. Ray is behind `Cluster`; nothing here imports it.
+again. A job of a run that another page process began is found by its id: one that waits keeps its place, and of one
+that runs or has ended the page is told all again, then what is new. Ray is behind `Cluster`; nothing here imports it.
 """
 
 from __future__ import annotations
 
 import logging
+import pickle
 import queue
 import secrets
 import threading
@@ -17,16 +19,16 @@ from threading import Event as Flag
 from typing import Any, Generic, Protocol, TypeVar
 
 from opensora_demo.catalog import find_model
-from opensora_demo.cluster.dispatcher import Standing, Turn
+from opensora_demo.cluster.dispatcher import Place, Said, Standing, Turn
 from opensora_demo.cluster.packing import Began, Ticket, heard, name_of, unpack
 from opensora_demo.cluster.turns import Entry
-from opensora_demo.errors import ServerError
+from opensora_demo.errors import Cancelled, ServerError
 from opensora_demo.explain.run import Part
 from opensora_demo.messages import Message, message
 from opensora_demo.request.events import Clip, Event, Finished, Started
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.cost.estimator import Estimator
-from opensora_demo.service.engine import Line, Loading, ModelOffer, Quiet, Waiting
+from opensora_demo.service.engine import Line, Loading, ModelOffer, Quiet, RunRecord, Waiting
 from opensora_demo.service.jobs import BaseEngine, BaseJob, GoingJobs
 from opensora_demo.service.logs import public_id
 from opensora_demo.weights.options import WeightOptions
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 PULSE_S = 0.5  # a job that waits says so at least this often
 ALIVE_S = 1.0  # how often this process says that it is there
 SILENT_S = 60.0  # how long the line may give no answer
+LOST_REPLICA_S = 15.0  # a replica that the line has not heard for so long is lost, for who reads there
 START_S = 900.0  # how long it may take until a replica begins: it may have to be started
 CLOSE_S = 3.0  # how long `close` waits for the readers of jobs
 TRIES = 2
@@ -68,7 +71,13 @@ class Cluster(Protocol):
         """Raises LineSilent."""
         ...
 
-    def leave(self, job: str, took_s: float | None) -> None: ...
+    def leave(self, entry: Entry, took_s: float | None) -> None:
+        """Nothing where another page has taken the job."""
+        ...
+
+    def stop(self, entry: Entry) -> bool:
+        """The same now, and whether it was this page's. Raises LineSilent."""
+        ...
 
     def alive(self, page: str, running: tuple[Entry, ...]) -> Standing:
         """Raises LineSilent."""
@@ -76,7 +85,60 @@ class Cluster(Protocol):
 
     def stream(self, ticket: Ticket) -> Stream: ...
 
-    def close(self) -> None: ...
+    def write(self, run: str, page: str, data: bytes, alone_s: float) -> None:
+        """As `Records.write`."""
+        ...
+
+    def take(self, run: str, page: str) -> bytes | None:
+        """As `Records.take`. Raises LineSilent."""
+        ...
+
+    def forget(self, run: str, page: str) -> bool:
+        """As `Records.forget`. Raises LineSilent."""
+        ...
+
+    def belongs(self, run: str, page: str) -> bool:
+        """As `Records.belongs`. Raises LineSilent."""
+        ...
+
+    def began(self, run: str, job: str) -> bool:
+        """Whether a replica works, or has worked, on a job. Raises LineSilent."""
+        ...
+
+    def read(self, run: str, job: str, place: Place, wait_s: float) -> Said:
+        """See `Dispatcher.read`. Raises LineSilent."""
+        ...
+
+    def close(self, page: str) -> None: ...
+
+
+class _Logged:
+    """What the line has of a job whose replica speaks to another page. See `Stream`; who ends it leaves the run be."""
+
+    def __init__(self, cluster: Cluster, entry: Entry) -> None:
+        self._cluster, self._entry = cluster, entry
+        self._over = Flag()
+
+    def __iter__(self) -> Iterator[bytes]:
+        place, heard_at = Place(), time.monotonic()
+        while not self._over.is_set():
+            try:
+                said = self._cluster.read(self._entry.run, self._entry.job, place, PULSE_S)
+            except LineSilent as error:
+                if time.monotonic() - heard_at > SILENT_S:
+                    raise ReplicaLost(f"the line does not answer: {error}") from None
+                continue
+            yield from said.words
+            place = said.place
+            if said.over:
+                return
+            if said.silent_s is not None:
+                heard_at = time.monotonic() - said.silent_s
+            if time.monotonic() - heard_at > LOST_REPLICA_S:
+                raise ReplicaLost("the line has not heard it")
+
+    def cancel(self) -> None:
+        self._over.set()
 
 
 class _Over:
@@ -89,22 +151,32 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
     def __init__(self, engine: ClusterEngine, request: GenerationRequest, owner: str | None, ticket: Ticket) -> None:
         super().__init__(ticket.job, request, owner, engine.going)
         self.ticket = ticket
-        self.entry = Entry(ticket.job, owner or f"nobody of {engine.page}", engine.page, request.scenes)
+        self.entry = Entry(ticket.job, owner or f"nobody of {engine.page}", engine.page, request.scenes, ticket.run)
         self.place = 0
         self.replica: Began | None = None  # the one that makes it, once it has begun
         self.holds = False  # a turn
         self._engine, self._cluster = engine, engine.cluster
         self._let_go_of = False
+        self._found = False  # another page began it, and a replica
         self._seen: set[tuple[object, ...]] = set()  # events that have been passed on
         self._news: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
 
     def _stopped(self) -> None:
         self._news.put((0, None))  # who waits for the replica looks at the flag
-        if not self.holds:
-            self._cluster.leave(self.id, None)
+        if not self.holds and not self._goes_on:
+            self._cluster.leave(self.entry, None)
+
+    @property
+    def _goes_on(self) -> bool:
+        """It is not stopped, though this page ends: another may find it."""
+        return bool(self.ticket.run) and self._stopped_as == "interrupted" and self._flag.is_set()
 
     def _make(self) -> Iterator[Loading | Waiting | E]:
-        yield from self._wait()
+        if self._engine.has_begun(self.ticket):
+            self._found = self.holds = True
+            self._become("loading")
+        else:
+            yield from self._wait()
         yield Loading()
         yield from self._run()
 
@@ -122,6 +194,8 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
                 if time.monotonic() - answered > SILENT_S:
                     raise ServerError(message("run.cluster_silent", seconds=round(SILENT_S))) from None
                 continue
+            if turn.taken:
+                raise Cancelled(message("run.taken"))
             if turn.granted:
                 self.holds = True
                 self.place = 0
@@ -138,6 +212,8 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
                 return
             except ReplicaLost as error:
                 self._check()
+                if not self._engine.has(self.ticket.run):
+                    raise Cancelled(message("run.taken")) from None
                 log.warning("a replica was lost in a job: %s", error, extra={"job": public_id(self.id)})
                 if tried == TRIES:
                     raise ServerError(message("run.replica_lost")) from None
@@ -145,7 +221,8 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
 
     def _once(self, tried: int) -> Iterator[Loading | E]:
         """One run of it. Raises ReplicaLost."""
-        stream = self._cluster.stream(self.ticket)
+        found = self._found and tried == 1
+        stream = _Logged(self._cluster, self.entry) if found else self._cluster.stream(self.ticket)
         threading.Thread(target=self._read, args=(stream, tried), name="replica", daemon=True).start()
         clips = dict[int, Clip]()
         quiet = tried > 1
@@ -166,8 +243,19 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
                     self._engine.learn(self.request, event)
                     return
         finally:
-            if self._state != "done":
+            if self._state != "done" and (self._is_to_stop() or found):
                 stream.cancel()
+
+    def _is_to_stop(self) -> bool:
+        """Whether the replica is to stop, since this page does not read it any more; the line knows of it then."""
+        if not self.ticket.run:
+            return True
+        if self._goes_on:
+            return False
+        try:
+            return self._cluster.stop(self.entry)
+        except LineSilent:
+            return True
 
     def _hush(self, on: bool) -> Iterator[Any]:
         """That it is begun anew, to whom that can be told: an explanation only waits."""
@@ -233,14 +321,15 @@ class ClusterJob(BaseJob[Loading | Waiting | E], Generic[E]):
 
     def _finish(self) -> None:
         super()._finish()
-        self._let_go(self._ran_for)
+        self._let_go(None if self._found else self._ran_for)
 
     def _let_go(self, ran_s: float | None) -> None:
         """Of the turn, or of the place in the line."""
         if self._let_go_of:
             return
         self._let_go_of, self.holds = True, False
-        self._cluster.leave(self.id, None if ran_s is None else ran_s / self.request.scenes)
+        if not self._goes_on:
+            self._cluster.leave(self.entry, None if ran_s is None else ran_s / self.request.scenes)
 
     def _ended(self, ran_s: float | None) -> None:
         self.place = 0
@@ -259,6 +348,7 @@ class ClusterEngine(BaseEngine):
         self.estimator = Estimator(options)
         self._learn = learn
         self._standing = Standing()
+        self._found: set[str] = set()  # runs that another page process began
         self._over = Flag()
         self._alive = threading.Thread(target=self._say_alive, name="alive", daemon=True)
         self._alive.start()
@@ -268,9 +358,16 @@ class ClusterEngine(BaseEngine):
         return tuple(ModelOffer(spec, unavailable_reason(spec, self.options)) for spec in self.options.listed())
 
     def submit(
-        self, request: GenerationRequest, owner: str | None = None, *, look: bool = False
+        self,
+        request: GenerationRequest,
+        owner: str | None = None,
+        *,
+        look: bool = False,
+        job_id: str | None = None,
     ) -> ClusterJob[Event | Quiet]:
-        return self._join(request, owner, Ticket(job=secrets.token_urlsafe(12), request=request, look=look))
+        name = job_id or secrets.token_urlsafe(12)
+        run = "" if job_id is None else job_id.rpartition(".")[0]
+        return self._join(request, owner, Ticket(job=name, request=request, look=look, run=run))
 
     def explain(self, request: GenerationRequest, owner: str | None = None) -> ClusterJob[Part]:
         return self._join(request, owner, Ticket(job=secrets.token_urlsafe(12), request=request, explain=True))
@@ -279,6 +376,42 @@ class ClusterEngine(BaseEngine):
         job = ClusterJob[Any](self, request, owner, ticket)
         self.going.add(job)
         return job
+
+    def remember(self, run_id: str, record: RunRecord | None, alone_s: float = 0.0) -> bool:
+        if record is not None:
+            self.cluster.write(run_id, self.page, pickle.dumps(record, protocol=5), alone_s)
+            return True
+        self._found.discard(run_id)
+        try:
+            return self.cluster.forget(run_id, self.page)
+        except LineSilent:
+            return True
+
+    def recall(self, run_id: str) -> RunRecord | None:
+        try:
+            data = self.cluster.take(run_id, self.page)
+        except LineSilent as error:
+            log.warning("runs of other pages cannot be found: %s", error)
+            return None
+        if data is None:
+            return None
+        self._found.add(run_id)
+        record: RunRecord = pickle.loads(data)
+        return record
+
+    def has_begun(self, ticket: Ticket) -> bool:
+        """Whether a replica works, or has worked, on this job of a run that another page process began."""
+        try:
+            return ticket.run in self._found and self.cluster.began(ticket.run, ticket.job)
+        except LineSilent:
+            return False
+
+    def has(self, run_id: str) -> bool:
+        """Whether no other page process has taken this run."""
+        try:
+            return not run_id or self.cluster.belongs(run_id, self.page)
+        except LineSilent:
+            return True
 
     def line(self) -> Line:
         """Of the whole cluster, as it was a second ago."""
@@ -314,5 +447,5 @@ class ClusterEngine(BaseEngine):
         ended = self.going.close(CLOSE_S)
         self._over.set()
         self._alive.join(ALIVE_S)
-        self.cluster.close()
+        self.cluster.close(self.page)
         return ended

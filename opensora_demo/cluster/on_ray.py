@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelle
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 
-from opensora_demo.cluster.dispatcher import Dispatcher, Standing, Turn
+from opensora_demo.cluster.dispatcher import Dispatcher, Place, Said, Standing, Turn
 from opensora_demo.cluster.engine import ClusterEngine, LineSilent, ReplicaLost, Stream
 from opensora_demo.cluster.join import shares
 from opensora_demo.cluster.packing import Ticket
@@ -35,21 +35,30 @@ log = logging.getLogger(__name__)
 NAMESPACE = "opensora-demo"
 APP, LINE = "opensora-demo", "line"
 ANSWER_S = 10.0  # how long the line may take beyond what it was told to wait
+GOODBYE_S = 2.0  # how long a page that ends waits until the line has heard so
 DRAIN_S = 900.0  # how long a replica that is to go may work on what it has begun
 IDLE_S = 120.0  # how long a replica that autoscaling does not need stays
 MAX_WAITERS = 4000  # calls to the line that wait at once, one of each job that waits
+
+
+class _LineOfReplica:
+    """See `replica.ReplicaLine`."""
+
+    def __init__(self) -> None:
+        self._line = ray.get_actor(LINE, namespace=NAMESPACE)
+
+    async def wanted(self, job: str, wait_s: float, run: str) -> bool:
+        return await self._line.wanted.remote(job, wait_s, run)
+
+    async def told(self, run: str, job: str, attempt: str, first: int, said: Sequence[bytes], over: bool) -> None:
+        await self._line.told.remote(run, job, attempt, first, said, over)
 
 
 class Generator:
     """What Serve runs in each replica."""
 
     def __init__(self, options: WeightOptions) -> None:
-        line = ray.get_actor(LINE, namespace=NAMESPACE)
-
-        async def wanted(job: str) -> bool:
-            return await line.wanted.remote(job)
-
-        self._replica = Replica(local_engine(options), wanted)
+        self._replica = Replica(local_engine(options), _LineOfReplica())
 
     async def run(self, ticket: Ticket) -> AsyncIterator[bytes]:
         """See `Replica.run`."""
@@ -90,10 +99,14 @@ class RayCluster:
         self._check()
         return _answer(self._line.turn.remote(entry, seen, wait_s), wait_s)
 
-    def leave(self, job: str, took_s: float | None) -> None:
+    def leave(self, entry: Entry, took_s: float | None) -> None:
         if not self._closed:
             with suppress(RayError):
-                self._line.leave.remote(job, took_s)
+                self._line.leave.remote(entry, took_s)
+
+    def stop(self, entry: Entry) -> bool:
+        self._check()
+        return _answer(self._line.leave.remote(entry), 0.0)
 
     def alive(self, page: str, running: tuple[Entry, ...]) -> Standing:
         self._check()
@@ -104,8 +117,35 @@ class RayCluster:
             raise ReplicaLost("the cluster was left")
         return _Told(self._run.remote(ticket))
 
-    def close(self) -> None:
+    def write(self, run: str, page: str, data: bytes, alone_s: float) -> None:
+        if not self._closed:
+            with suppress(RayError):
+                self._line.write.remote(run, page, data, alone_s)
+
+    def take(self, run: str, page: str) -> bytes | None:
+        self._check()
+        return _answer(self._line.take.remote(run, page), 0.0)
+
+    def forget(self, run: str, page: str) -> bool:
+        self._check()
+        return _answer(self._line.forget.remote(run, page), 0.0)
+
+    def belongs(self, run: str, page: str) -> bool:
+        self._check()
+        return _answer(self._line.belongs.remote(run, page), 0.0)
+
+    def began(self, run: str, job: str) -> bool:
+        self._check()
+        return _answer(self._line.began.remote(run, job), 0.0)
+
+    def read(self, run: str, job: str, place: Place, wait_s: float) -> Said:
+        self._check()
+        return _answer(self._line.read.remote(run, job, place, wait_s), wait_s)
+
+    def close(self, page: str) -> None:
         self._closed = True
+        with suppress(RayError):  # it may be gone, or be silent
+            ray.get(self._line.gone.remote(page), timeout=GOODBYE_S)
         ray.shutdown()
 
     def _check(self) -> None:

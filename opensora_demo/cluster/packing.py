@@ -35,12 +35,14 @@ class Ready(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A job as a replica is handed it. `explain` is a run that is watched from inside."""
+    """A job as a replica is handed it. `explain` is a run that is watched from inside; `run` is what it belongs to,
+    where another page may find that (`records`)."""
 
     job: str
     request: GenerationRequest
     look: bool = False
     explain: bool = False
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

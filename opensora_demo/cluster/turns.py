@@ -8,19 +8,22 @@ somebody with one by a job of his, not by twenty.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 RECENT = 5  # jobs by whose time, of a scene each, those that wait are told how long
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A job in the line, or with a turn. `page` is the process that reads its events."""
+    """A job in the line, or with a turn. `page` is the process that reads its events; `run` is the run that it belongs
+    to, where another page process may find that (`records`)."""
 
     job: str
     owner: str
     page: str
     scenes: int = 1
+    run: str = ""
 
 
 class Turns:
@@ -33,12 +36,13 @@ class Turns:
         self._stamps: dict[str, int] = {}  # of owners who wait: when they had a turn, or came
         self._stamp = 0
         self._heard: dict[str, float] = {}  # of pages
+        self._away: set[str] = set()  # pages whose jobs that wait are passed over
         self._took: deque[float] = deque(maxlen=RECENT)
         self._places: dict[str, int] | None = None  # until something changes
 
     @property
     def waiting(self) -> int:
-        return len(self._entries)
+        return len(self._order())
 
     @property
     def running(self) -> int:
@@ -70,8 +74,8 @@ class Turns:
     def grant(self) -> list[str]:
         """Give the turns that are free; to which jobs."""
         given: list[str] = []
-        while self._entries and len(self._holding) < self.limit:
-            job = min(self._order(), key=self._order().__getitem__)
+        while (order := self._order()) and len(self._holding) < self.limit:
+            job = min(order, key=order.__getitem__)
             entry = self._remove(job)
             assert entry is not None
             self._holding[job] = entry
@@ -88,7 +92,7 @@ class Turns:
         self._places = None
 
     def place(self, job: str) -> int:
-        """How many come before it, one that runs among them; 0 where it does not wait."""
+        """How many come before it, one that runs among them; 0 where it does not wait, or is passed over."""
         return self._order().get(job, 0)
 
     def left_s(self, place: int) -> float | None:
@@ -96,22 +100,42 @@ class Turns:
         if not self._took:
             return None
         mean = sum(self._took) / len(self._took)
-        before = sorted(self._entries.values(), key=lambda entry: self.place(entry.job))[: max(place - 1, 0)]
-        scenes = 1 + sum(entry.scenes for entry in before)
+        before = list(self._order())[: max(place - 1, 0)]
+        scenes = 1 + sum(self._entries[job].scenes for job in before)
         return mean * scenes / max(min(self.limit, self.running), 1)
 
     # --- pages
 
     def heard(self, page: str, now: float) -> None:
         self._heard[page] = now
+        if page in self._away:
+            self._away.discard(page)
+            self._places = None
 
-    def sweep(self, now: float, after_s: float) -> list[str]:
-        """The jobs of pages that have not been heard for so long are dropped; which."""
-        gone = {page for page, at in self._heard.items() if now - at > after_s}
-        lost = [e.job for e in (*self._entries.values(), *self._holding.values()) if e.page in gone]
+    def take(self, run: str, page: str) -> None:
+        """The jobs of a run are read by another page, and keep their places."""
+        for jobs in (self._entries, self._holding):
+            jobs |= {job: replace(entry, page=page) for job, entry in jobs.items() if entry.run == run and run}
+        self._places = None
+
+    def drop(self, run: str) -> None:
+        """The jobs of a run are not wanted any more."""
+        for entry in (*self._entries.values(), *self._holding.values()):
+            if entry.run == run and run:
+                self.leave(entry.job)
+
+    def sweep(self, now: float, after_s: float, alone_s: Callable[[Entry], float] = lambda _: 0.0) -> list[str]:
+        """The jobs of pages that have not been heard for so long are passed over, and once `alone_s` more has gone by
+        they are dropped; which."""
+        away = {page: now - at - after_s for page, at in self._heard.items() if now - at > after_s}
+        left = [e for e in (*self._entries.values(), *self._holding.values()) if e.page in away]
+        lost = [entry.job for entry in left if away[entry.page] > alone_s(entry)]
         for job in lost:
             self.leave(job)
-        for page in gone:
+        if away.keys() - self._away:
+            self._places = None
+        self._away = {entry.page for entry in left if entry.job not in lost}
+        for page in away.keys() - self._away:
             del self._heard[page]
         return lost
 
@@ -136,7 +160,8 @@ class Turns:
             return self._places
         lines: dict[str, deque[str]] = {}
         for entry in self._entries.values():
-            lines.setdefault(entry.owner, deque()).append(entry.job)
+            if entry.page not in self._away:
+                lines.setdefault(entry.owner, deque()).append(entry.job)
         held = Counter(entry.owner for entry in self._holding.values())
         stamps, stamp, places = dict(self._stamps), self._stamp, dict[str, int]()
         while lines:

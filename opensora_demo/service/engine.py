@@ -8,9 +8,9 @@ A job that has been submitted runs while its events are read. Its states go one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.explain.run import Part
@@ -77,6 +77,26 @@ class Line:
     wait_s: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What begins a run again, under its id, in another process: its `kind`, `what` is made (a request, a comparison),
+    the `form` it came from and the `number` that orders runs. `began_at` is a Unix time; `seconds` are those that a run
+    took which is done, None of one that goes on, alone too where it is `kept`."""
+
+    kind: str
+    what: Any
+    number: int
+    began_at: float
+    form: Mapping[str, Any] | None = None
+    owner: str = ""
+    kept: bool = False
+    seconds: float | None = None
+
+    def elapsed_s(self, now: float) -> float:
+        """How long it has gone on, or took."""
+        return max(now - self.began_at, 0.0) if self.seconds is None else self.seconds
+
+
 class Job(Protocol[E_co]):
     """One run of one model; E are its events, Waiting and Loading among them."""
 
@@ -141,9 +161,23 @@ class Engine(Protocol):
         """The catalog as it can run there."""
         ...
 
-    def submit(self, request: GenerationRequest, owner: str | None = None, *, look: bool = False) -> Job[RunEvent]:
+    def submit(
+        self, request: GenerationRequest, owner: str | None = None, *, look: bool = False, job_id: str | None = None
+    ) -> Job[RunEvent]:
         """Put a run into the queue, first come, first served. `owner` is whose it is, in the engine's own records;
-        with `look` steps can be inspected (`pipeline.generate`). Raises Cancelled once the engine has been closed."""
+        with `look` steps can be inspected (`pipeline.generate`). `job_id` is RUN.N for the N-th job of a run that is
+        remembered: where that was recalled, its job is found again. Raises Cancelled once the engine has been
+        closed."""
+        ...
+
+    def remember(self, run_id: str, record: RunRecord | None, alone_s: float = 0.0) -> bool:
+        """Have other processes find a run by its id; `alone_s` is how long it goes on though this process is gone. None
+        is not to be found any more. False where another process has taken it, and then nothing changes. Does nothing
+        where there are no other processes."""
+        ...
+
+    def recall(self, run_id: str) -> RunRecord | None:
+        """The record of a run that another process began; this one has it from now on. None where there is none."""
         ...
 
     def explain(self, request: GenerationRequest, owner: str | None = None) -> Job[Part | Loading | Waiting]:

@@ -59,5 +59,20 @@ def sweep(parent: Path | None = None) -> list[Path]:
     return swept
 
 
+def lives(folder: Path) -> bool:
+    """Whether the process of this folder, of this machine, has not ended."""
+    if not (folder / LOCK).is_file():
+        return False
+    if process_folder.cache_info().currsize and folder == process_folder():
+        return True
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
 def _ours(folder: Path) -> bool:
     return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from opensora_demo.errors import Cancelled
 from opensora_demo.messages import message
 from opensora_demo.request.request import GenerationRequest
-from opensora_demo.service.engine import FINAL, State
+from opensora_demo.service.engine import FINAL, RunRecord, State
 from opensora_demo.service.logs import public_id
 from opensora_demo.service.monitor import Monitor
 
@@ -63,6 +63,12 @@ class BaseEngine:
     @property
     def closed(self) -> bool:
         return self.going.closed
+
+    def remember(self, run_id: str, record: RunRecord | None, alone_s: float = 0.0) -> bool:
+        return True
+
+    def recall(self, run_id: str) -> RunRecord | None:
+        return None
 
 
 class BaseJob(ABC, Generic[E]):

@@ -91,8 +91,9 @@ class LocalJob(BaseJob[Loading | Waiting | E], Generic[E]):
         produce: Callable[[ModelBundle, GenerationRequest, Flag], Iterator[E]],
         learn: Callable[[Finished], None],
         no_memory: Callable[[], OutOfMemory],
+        job_id: str | None,
     ) -> None:
-        super().__init__(secrets.token_urlsafe(12), request, owner, line)
+        super().__init__(job_id or secrets.token_urlsafe(12), request, owner, line)
         self._line = line
         self._load = load
         self._produce = produce
@@ -198,11 +199,13 @@ class LocalEngine(BaseEngine):
     def models(self) -> tuple[ModelOffer, ...]:
         return tuple(ModelOffer(spec, unavailable_reason(spec, self.options)) for spec in self.options.listed())
 
-    def submit(self, request: GenerationRequest, owner: str | None = None, *, look: bool = False) -> LocalJob[Event]:
+    def submit(
+        self, request: GenerationRequest, owner: str | None = None, *, look: bool = False, job_id: str | None = None
+    ) -> LocalJob[Event]:
         def produce(bundle: ModelBundle, request: GenerationRequest, flag: Flag) -> Iterator[Event]:
             return self._generate(bundle, request, flag, look=look)
 
-        return self._join(request, owner, produce)
+        return self._join(request, owner, produce, job_id)
 
     def explain(self, request: GenerationRequest, owner: str | None = None) -> LocalJob[Part]:
         """A run that is watched from inside."""
@@ -213,6 +216,7 @@ class LocalEngine(BaseEngine):
         request: GenerationRequest,
         owner: str | None,
         produce: Callable[[ModelBundle, GenerationRequest, Flag], Iterator[E]],
+        job_id: str | None = None,
     ) -> LocalJob[E]:
         def learn(done: Finished) -> None:
             if not self._learn:
@@ -232,7 +236,7 @@ class LocalEngine(BaseEngine):
         def load(check: Callable[[], None]) -> ModelBundle:
             return self.bundles.get(request.model_id, check)
 
-        job = LocalJob(self._line, request, owner, load, produce, learn, no_memory)
+        job = LocalJob(self._line, request, owner, load, produce, learn, no_memory, job_id)
         self._line.add(job)
         job.note("waits for the device")
         return job

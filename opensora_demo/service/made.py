@@ -83,10 +83,17 @@ class MadeClips:
         self._folder: Path | None = None
 
     def submit(
-        self, engine: Engine, request: GenerationRequest, owner: str | None = None, *, pictures: bool = True
+        self,
+        engine: Engine,
+        request: GenerationRequest,
+        owner: str | None = None,
+        *,
+        pictures: bool = True,
+        job_id: str | None = None,
     ) -> Job[RunEvent]:
         """A run of the clips of a request that were not made before, and of the others all that was seen when they
-        were. With `pictures` a clip whose steps nobody looked at counts as not made."""
+        were. With `pictures` a clip whose steps nobody looked at counts as not made. `job_id` names a job of the whole
+        request (`Engine.submit`): a part of it is no job that another process would ask for."""
         found = {
             column: made
             for column in range(len(request.columns))
@@ -94,7 +101,7 @@ class MadeClips:
             and (made.steps or not pictures or engine.blind is not None)
         }
         if not found:
-            return _Recorded(engine.submit(request, owner), self)
+            return _Recorded(engine.submit(request, owner, job_id=job_id), self)
         missing = [pair for column, pair in enumerate(request.columns) if column not in found]
         rules = tuple(rule for rule in request.rules if rule in {rule for _, rule in missing})
         scales = tuple(scale for scale in request.guidance if scale in {scale for scale, _ in missing})

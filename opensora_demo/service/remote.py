@@ -263,8 +263,10 @@ def refusal(fault: Faulty) -> ServerError:
 class RemoteJob(BaseJob[RunEvent]):
     """See `engine.Job`. Whoever reads its events asks the server, in his own thread."""
 
-    def __init__(self, engine: RemoteEngine, request: GenerationRequest, owner: str | None) -> None:
-        super().__init__(secrets.token_urlsafe(12), request, owner, engine.going)
+    def __init__(
+        self, engine: RemoteEngine, request: GenerationRequest, owner: str | None, job_id: str | None = None
+    ) -> None:
+        super().__init__(job_id or secrets.token_urlsafe(12), request, owner, engine.going)
         self.place = 0
         self._server = engine.server
         self._encoded = False  # that the prompt has been read has been reported
@@ -492,10 +494,12 @@ class RemoteEngine(BaseEngine):
     def models(self) -> tuple[ModelOffer, ...]:
         return tuple(ModelOffer(spec, None) for spec in self.options.listed())
 
-    def submit(self, request: GenerationRequest, owner: str | None = None, *, look: bool = False) -> RemoteJob:
+    def submit(
+        self, request: GenerationRequest, owner: str | None = None, *, look: bool = False, job_id: str | None = None
+    ) -> RemoteJob:
         """Raises RequestError for a setting that the server does not have, too."""
         write_fields(request.column(0), extended=self.server.extended(request))
-        job = RemoteJob(self, request, owner)
+        job = RemoteJob(self, request, owner, job_id)
         self.going.add(job)
         return job
 

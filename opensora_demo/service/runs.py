@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, Protocol, TypeVar
 
 from opensora_demo.errors import Cancelled, DemoError, RequestError
 from opensora_demo.memory import is_out_of_memory, let_go
 from opensora_demo.messages import Message, message
-from opensora_demo.service.engine import FINAL, Job, State
+from opensora_demo.service.engine import FINAL, Job, RunRecord, State
 from opensora_demo.service.logs import public_id, running
 from opensora_demo.service.visitors import UNREAD_S, Listener
 
@@ -49,8 +51,21 @@ Clock = Callable[[], float]
 End = Callable[[State, Message, float], V]
 
 
+class RunMemory(Protocol):
+    """Where other processes may find runs, and theirs are found (`engine.Engine`)."""
+
+    def remember(self, run_id: str, record: RunRecord | None, alone_s: float = 0.0) -> bool: ...
+
+    def recall(self, run_id: str) -> RunRecord | None: ...
+
+
 def new_id() -> str:
     return secrets.token_urlsafe(12)
+
+
+def part_id(run_id: str, number: int = 0) -> str:
+    """The id of a job of a run: found again with it (`Engine.submit`)."""
+    return f"{run_id}.{number}"
 
 
 class Run(Generic[V]):
@@ -68,16 +83,19 @@ class Run(Generic[V]):
         clock: Clock = time.monotonic,
         crowded: Callable[[Run[Any]], bool] = lambda _: False,
         alone_s: float | None = None,
+        record: RunRecord | None = None,
+        elapsed_s: float = 0.0,
     ) -> None:
         """`kind` is the caller's, to tell his runs apart. `shrink` makes the last value smaller once a newer run of the
         same owner begins; `visitor` is where its owner is, as far as can be told; `form` is what its owner filled in;
         `crowded` says whether somebody else waits; `alone_s` is how long it goes on though nobody watches it, None as a
-        page's."""
+        page's; `record` is by what another process finds it; `elapsed_s` have gone by of it elsewhere."""
         self.id = run_id or new_id()
         self.kind = kind
         self.visitor = visitor
         self.form = form
-        self.kept = False  # goes on, though nobody watches
+        self.kept = record is not None and record.kept  # goes on, though nobody watches
+        self.record = record
         self.owners = {owner} - {None}
         self.failure: Message | None = None  # once it has failed
         self._shrink = shrink
@@ -91,7 +109,8 @@ class Run(Generic[V]):
         self._job: Job[Any] | None = None
         self._stopped = False
         self._watchers = 0
-        self._begin = self._left_at = clock()
+        self._left_at = clock()
+        self._begin = self._left_at - elapsed_s
 
     @property
     def state(self) -> State:
@@ -141,6 +160,11 @@ class Run(Generic[V]):
             alone_s = 0.0 if self._watchers else self._clock() - self._left_at
         if alone_s > (self._grace_s() if self._alone_s is None else self._alone_s):
             self.cancel()
+
+    @property
+    def alone_s(self) -> float:
+        """How long it goes on though nobody watches it, if nobody waits."""
+        return GRACE_S if self._alone_s is None else self._alone_s
 
     def _grace_s(self) -> float:
         return KEPT_S if self.kept else CROWDED_S if self._crowded(self) else GRACE_S
@@ -228,9 +252,16 @@ class Runs:
     """All runs of this process, by id and by owner."""
 
     def __init__(
-        self, clock: Clock = time.monotonic, *, most: int = MAX_GOING, most_each: int = MAX_GOING_VISITOR
+        self,
+        clock: Clock = time.monotonic,
+        *,
+        most: int = MAX_GOING,
+        most_each: int = MAX_GOING_VISITOR,
+        memory: RunMemory | None = None,
     ) -> None:
-        """`most` runs go on at once, `most_each` of one address; of one page `MAX_GOING_EACH`."""
+        """`most` runs go on at once, `most_each` of one address; of one page `MAX_GOING_EACH`. `memory` is where other
+        processes find those of this one."""
+        self._memory = memory
         self.most, self.most_each = most, most_each
         self._guard = threading.Lock()
         self._runs: dict[str, Run[Any]] = {}  # oldest first
@@ -250,14 +281,18 @@ class Runs:
         shrink: Callable[[V], V] | None = None,
         keep: bool = True,
         alone_s: float | None = None,
+        record: RunRecord | None = None,
+        found: bool = False,
     ) -> Run[V]:
         """Begin `work` in its own thread, in the caller's context (where ZeroGPU reads whose click it was). It
         publishes on the run it is given and returns the last value; where it does not come to that, `end` of the state,
-        the reason and the seconds is the last. Without `keep` the run is forgotten as soon as it has ended. Raises
-        RequestError where too many runs are going on, Cancelled once they have been closed."""
+        the reason and the seconds is the last. Without `keep` the run is forgotten as soon as it has ended. Other
+        processes find it by its `record`; one that was `found` so goes on here (`recall`). Raises RequestError where
+        too many runs are going on, Cancelled once they have been closed."""
         run = Run(
             owner, kind, run_id=run_id, shrink=shrink, visitor=visitor, form=form, clock=self._clock,
-            crowded=self._somebody_else_waits, alone_s=alone_s,
+            crowded=self._somebody_else_waits, alone_s=alone_s, record=record,
+            elapsed_s=record.elapsed_s(time.time()) if record is not None and found else 0.0,
         )  # fmt: skip
         with self._guard:
             self._forget()
@@ -269,6 +304,8 @@ class Runs:
                 if owner in old.owners:
                     old.make_smaller()
             self._runs[run.id] = run
+        if not found:
+            self._remember(run)
 
         def supervised() -> None:
             running.set(public_id(run.id))  # of this thread alone
@@ -276,7 +313,7 @@ class Runs:
                 supervise(run, work, end)
             finally:
                 run.end("failed")  # where even saying so has failed
-                if not keep:
+                if not self._ended(run) or not keep:
                     with self._guard:
                         self._runs.pop(run.id, None)
 
@@ -306,7 +343,10 @@ class Runs:
                 return False
             others = [r for r in self._runs.values() if r.kept and not r.over and r.visitor == run.visitor and r != run]
             run.kept = on and len(others) < MAX_KEPT
-            return run.kept
+            if run.record is not None:
+                run.record = replace(run.record, kept=run.kept)
+        self._remember(run)
+        return run.kept
 
     def close(self) -> bool:
         """No run begins any more, and those that go on are stopped; whether all have said their last word."""
@@ -343,6 +383,39 @@ class Runs:
         with self._guard:
             self._forget()
             return self._runs.get(run_id)
+
+    # --- with other processes
+
+    def recall(self, run_id: str, kind: str) -> RunRecord | None:
+        """The record of a run of this kind that another process began, if it is not known here; `start` it with that
+        and `found`."""
+        if self._memory is None or not re.fullmatch(r"[\w-]{8,64}", run_id) or self.find(run_id) is not None:
+            return None
+        record = self._memory.recall(run_id)
+        if record is not None and record.kind != kind:
+            self.forget(run_id)  # nobody would read it: it must not keep a turn
+            return None
+        return record
+
+    def forget(self, run_id: str) -> None:
+        """No other process is to find it any more."""
+        if self._memory is not None:
+            self._memory.remember(run_id, None)
+
+    def _remember(self, run: Run[Any]) -> None:
+        if self._memory is not None and run.record is not None:
+            self._memory.remember(run.id, run.record, KEPT_S if run.kept else run.alone_s)
+
+    def _ended(self, run: Run[Any]) -> bool:
+        """A run is over: others find one that is done, and those that this process was stopped in. Whether it was still
+        this process's."""
+        if self._memory is None or run.record is None or run.state == "interrupted":
+            return True
+        if run.state != "done":
+            return self._memory.remember(run.id, None)
+        if run.record.seconds is None:
+            run.record = replace(run.record, seconds=run.elapsed_s)
+        return self._memory.remember(run.id, run.record, run.alone_s)
 
     def newest(self, owner: str | None, kind: str = "") -> Run[Any] | None:
         """The run that an owner began last."""

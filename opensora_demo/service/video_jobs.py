@@ -1,8 +1,9 @@
 """The jobs of /v1/videos: each is stored before its work begins, is a run like any other, and says how it stands.
 
-A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does. Its id is a
-secret: whoever knows it may ask for the job. It goes on though nobody watches it, as long as it is asked for now and
-then (`ALONE_S`).
+A job is kept, with its clip, until it is deleted, or `KEEP` newer ones have ended, or the process does. Then the next
+process has it if there is a gallery (`video_shelf`), and another one of the same cluster finds it by its id. That is
+a secret: whoever knows it may ask for the job. A job goes on though nobody watches it, as long as it is asked for now
+and then (`ALONE_S`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +23,18 @@ from opensora_demo.preview import Budget
 from opensora_demo.request.events import Decoding, Encoded, Finished, StepPreview
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.dialect import Fields, in_dialect, read_fields, seconds_of
-from opensora_demo.service.engine import Engine, Job, RunEvent, State
+from opensora_demo.service.engine import Engine, Job, RunEvent, RunRecord, State
 from opensora_demo.service.forms import open_request
+from opensora_demo.service.gallery import Gallery
 from opensora_demo.service.outputs import OutputFolder
-from opensora_demo.service.runs import Run, Runs
+from opensora_demo.service.runs import Run, Runs, part_id
+from opensora_demo.service.video_shelf import StoredJob, VideoShelf
 
 KEEP = 500  # jobs that have ended
+KIND = "video"
 ALONE_S = 2 * 3600.0  # how long a job goes on that nobody asks for
 DELETE_S = 10.0  # how long a deletion waits for the device to be free
+FIND_S = 20.0  # how long is waited for the clip of a job that another process ended
 PREVIEW_PX = 48
 DENOISED, DECODED = 90, 99  # percent, once all steps are done, and all clips decoded
 Status = Literal["queued", "in_progress", "completed", "failed"]
@@ -47,17 +52,26 @@ class Preview:
         return {"step": self.step, "noise_level": round(self.noise_level, 4), "pictures": list(self.pictures)}
 
 
+def new_video_id() -> str:
+    return f"video_{secrets.token_urlsafe(18)}"
+
+
 class VideoJob:
     """One job. Its work writes, everybody reads: each field is replaced as a whole."""
 
-    def __init__(self, owner: str, request: GenerationRequest) -> None:
-        self.id = f"video_{secrets.token_urlsafe(18)}"
+    def __init__(
+        self, owner: str, request: GenerationRequest, video_id: str | None = None, begun_at: float | None = None
+    ) -> None:
+        """A new one, unless an id and a Unix time are given."""
+        self.id = video_id or new_video_id()
         self.owner = owner
         self.request = request
-        self.created_at = int(time.time())
+        self.begun_at = time.time() if begun_at is None else begun_at
+        self.created_at = int(self.begun_at)
         self.completed_at: int | None = None
         self.file: Path | None = None
         self.removed = False
+        self.kept = False  # it and its clip are to outlive the process
         self.progress = 0  # percent
         self.step = 0
         self.unknown: tuple[str, ...] = ()
@@ -117,8 +131,9 @@ class VideoJob:
     def _rise(self, percent: int) -> None:
         self.progress = max(self.progress, min(percent, DECODED))
 
-    def complete(self, file: Path) -> None:
-        self.file, self.completed_at, self.progress = file, int(time.time()), 100
+    def complete(self, file: Path, at: float) -> None:
+        """Its clip is in this file, since a Unix time."""
+        self.file, self.completed_at, self.progress = file, int(at), 100
 
     def to_json(self) -> dict[str, Any]:
         """The job as vLLM-Omni's VideoResponse has it; from `num_frames` on the fields are ours."""
@@ -165,15 +180,19 @@ def preview_of(event: StepPreview) -> Preview:
 class VideoJobs:
     """All jobs of this process. Thread-safe."""
 
-    def __init__(self, engine: Engine, runs: Runs, files: OutputFolder) -> None:
+    def __init__(self, engine: Engine, runs: Runs, files: OutputFolder, gallery: Gallery | None = None) -> None:
+        """With a `gallery` there are also the jobs whose clips earlier processes kept in it."""
         self._engine, self._runs, self._files = engine, runs, files
+        self._gallery = gallery
+        self._shelf = None if gallery is None else VideoShelf(gallery)
         self._guard = threading.Lock()
         self._jobs: dict[str, VideoJob] = {}  # oldest first
+        stored = [] if self._shelf is None else self._shelf.load()
+        self._stored = {job.id: job for job in stored}  # of processes before, likewise
 
-    def start(
-        self, given: Fields, owner: str = "", visitor: str | None = None, keep: Callable[[Path], object] | None = None
-    ) -> VideoJob:
-        """Store a job of these fields (`dialect.read_fields`) and begin its work; `keep` is told of its clip. Raises
+    def start(self, given: Fields, owner: str = "", visitor: str | None = None, *, keep: bool = False) -> VideoJob:
+        """Store a job of these fields (`dialect.read_fields`) and begin its work. To `keep` it is to have it, and its
+        clip in the gallery, outlive the process. Raises
         RequestError, with the field as the dialect calls it, WeightsError, DeviceError, and Cancelled once the server
         ends."""
         form = read_fields(given, self._engine.options)
@@ -181,7 +200,22 @@ class VideoJobs:
             _, request = open_request(form, self._engine.estimator)
         except RequestError as error:
             raise in_dialect(error) from error
-        job = VideoJob(owner, request)
+        record = RunRecord(kind=KIND, what=request, number=0, began_at=time.time(), owner=owner)
+        return self._begin(new_video_id(), record, visitor, keep=keep)
+
+    def _begin(
+        self,
+        video_id: str,
+        record: RunRecord,
+        visitor: str | None = None,
+        *,
+        keep: bool = False,
+        found: bool = False,
+    ) -> VideoJob:
+        """The job of a record; `found` where another process began it."""
+        request: GenerationRequest = record.what
+        job = VideoJob(record.owner, request, video_id, record.began_at)
+        ended_at = None if record.seconds is None else record.began_at + record.seconds
 
         def work(run: Run[int]) -> int:
             job.run = run
@@ -190,24 +224,43 @@ class VideoJobs:
             for event in run.follow(turn):
                 job.add(event)
                 if isinstance(event, Finished):
-                    self._complete(job, event, keep)
+                    self._complete(job, event, ended_at)
                 run.publish(version := version + 1)
             return version + 1
 
+        def end(state: State, reason: Message, _seconds: float) -> int:
+            ended = message("run.server_ended" if state == "interrupted" else "run.was_stopped")
+            self._write(job, over=True, failure=(state, reason if state == "failed" else ended))
+            return -1
+
         with self._guard:
+            if found and video_id in self._jobs:  # another request was faster
+                return self._jobs[video_id]
             self._forget()
             self._jobs[job.id] = job
+            self._stored.pop(job.id, None)
+        job.kept = keep
+        self._write(job)
         turn: Job[RunEvent] | None = None
         try:
-            turn = self._engine.submit(
-                request, owner or None
-            )  # here, so that jobs stand in line as they were asked for
+            # Here, so that jobs stand in line as they were asked for.
+            turn = self._engine.submit(request, record.owner or None, job_id=part_id(video_id))
             job.run = self._runs.start(
-                None, work, lambda *_: -1, kind="video", visitor=visitor, keep=False, alone_s=ALONE_S
+                None,
+                work,
+                end,
+                kind=KIND,
+                run_id=video_id,
+                visitor=visitor,
+                keep=False,
+                alone_s=ALONE_S,
+                record=record,
+                found=found,
             )
         except BaseException as error:
             with self._guard:
                 self._jobs.pop(job.id, None)
+            self._unwrite(job.id, kept=keep)
             if turn is not None:
                 turn.cancel()
             if isinstance(error, RequestError):
@@ -215,16 +268,37 @@ class VideoJobs:
             raise
         return job
 
-    def _complete(self, job: VideoJob, done: Finished, keep: Callable[[Path], object] | None) -> None:
+    def _complete(self, job: VideoJob, done: Finished, ended_at: float | None) -> None:
         file, _ = self._files.write_run(job.request, done)
         with self._guard:
             removed = job.removed
             if not removed:
-                job.complete(file)
+                job.complete(file, time.time() if ended_at is None else ended_at)
         if removed:
             self._files.delete(file)
-        elif keep is not None:
-            keep(file)
+        elif job.kept and self._gallery is not None:
+            clip = self._gallery.keep(file)
+            self._write(job, over=True, clip=None if clip is None else clip.name)
+
+    def _write(
+        self,
+        job: VideoJob,
+        *,
+        over: bool = False,
+        failure: tuple[State, Message] | None = None,
+        clip: str | None = None,
+    ) -> None:
+        """How a job stands that is to outlive the process."""
+        if self._shelf is None or not job.kept:
+            return
+        with self._guard:
+            if not job.removed:
+                video = job.to_json() | {"completed_at": job.completed_at}
+                self._shelf.write(video, job.owner, job.begun_at, over=over, failure=failure, clip=clip)
+
+    def _unwrite(self, job_id: str, *, kept: bool) -> None:
+        if self._shelf is not None and kept:
+            self._shelf.remove(job_id)
 
     def _forget(self) -> None:
         ended = [job_id for job_id, job in self._jobs.items() if job.over]
@@ -239,11 +313,41 @@ class VideoJobs:
             job.run.seen()
         return job
 
-    def listed(self, owner: str, after: str | None, limit: int, *, rising: bool = False) -> tuple[list[VideoJob], bool]:
+    def find_elsewhere(self, video_id: str) -> VideoJob | None:
+        """The job of this id that another process of the same cluster began; it goes on here, and of one that is done
+        the clip is waited for. Raises RequestError where too many runs are going on, Cancelled once the server ends."""
+        if self._runs.refusal(None, None) or (record := self._runs.recall(video_id, KIND)) is None:
+            return self.find(video_id)
+        try:
+            job = self._begin(video_id, record, found=True)
+        except BaseException:
+            self._runs.forget(video_id)
+            raise
+        if record.seconds is not None and job.run is not None:
+            job.run.wait(FIND_S)
+        return job
+
+    def stored(self, video_id: str) -> StoredJob | None:
+        """The job of this id of a process that has ended."""
+        with self._guard:
+            return self._stored.get(video_id)
+
+    def clip_of(self, job: VideoJob | StoredJob) -> Path | None:
+        """The mp4 of a job that is done; None once it was swept away."""
+        if isinstance(job, VideoJob):
+            file = job.file
+        else:
+            file = None if self._gallery is None else self._gallery.file(job.clip)
+        return file if file is not None and file.is_file() else None
+
+    def listed(
+        self, owner: str, after: str | None, limit: int, *, rising: bool = False
+    ) -> tuple[list[VideoJob | StoredJob], bool]:
         """An owner's jobs, the newest first or the oldest, at most so many from behind the job `after`; and whether
         there are more. Raises RequestError where that is none of them."""
         with self._guard:
-            jobs = [job for job in self._jobs.values() if job.owner == owner]
+            everybodys: list[VideoJob | StoredJob] = [*self._stored.values(), *self._jobs.values()]
+        jobs = [job for job in everybodys if job.owner == owner]
         if not rising:
             jobs.reverse()
         if after is not None:
@@ -256,14 +360,18 @@ class VideoJobs:
     def remove(self, job_id: str, wait_s: float = DELETE_S) -> bool:
         """Stop a job and forget it and its clip, and wait until the device is free of it; False where there is none."""
         with self._guard:
+            stored = self._stored.pop(job_id, None)
             job = self._jobs.pop(job_id, None)
-            if job is None:
-                return False
-            job.removed = True
-            file = job.file
+            if job is not None:
+                job.removed = True
+            file = None if job is None else job.file
+        self._unwrite(job_id, kept=stored is not None or (job is not None and job.kept))
+        if job is None:
+            return stored is not None
         if job.run is not None:
             job.run.cancel()
             job.run.wait(wait_s)
+        self._runs.forget(job_id)
         if file is not None:
             self._files.delete(file)
         return True

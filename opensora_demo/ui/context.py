@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ import gradio as gr
 from opensora_demo.errors import DemoError
 from opensora_demo.messages import message
 from opensora_demo.runtime.cost.estimator import Estimator
-from opensora_demo.service.engine import Engine, State
+from opensora_demo.service.engine import Engine, RunRecord, State
 from opensora_demo.service.made import MadeClips
 from opensora_demo.service.options import Downloads, Who
 from opensora_demo.service.outputs import OutputFolder
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 V = TypeVar("V")
 Shown = tuple[StageValue, ScopeValue | None]  # values of the stage and the scope
 UPDATE_S = 0.08  # the page is told at most this often
+FIND_S = 20.0  # how long a page that was loaded anew waits for runs of other processes
 REMEMBERED = 12  # runs a page may ask for after it was loaded anew
 LOST_RUN: IdleValue = {"phase": "idle", "text": said(message("run.lost"))}  # its server is no more
 
@@ -75,7 +76,7 @@ class PageContext:
         self.about = about  # what the host says about this instance
         self.files = files or OutputFolder()
         self.made = MadeClips()  # of comparisons
-        self.runs = runs or Runs(clock)
+        self.runs = runs or Runs(clock, memory=engine)
         self.readers = Readers(clock)
         self.watches_readers = False  # who reads is known: `VisitorLimits` stands in front of the page
         self.clock = clock
@@ -102,6 +103,27 @@ class PageContext:
         """What is kept on disk, for one who may look into it."""
         storage = self.storage
         return storage if storage is not None and may(storage.who, visitor.headers) else None
+
+    def find_again(
+        self, ids: Sequence[str], kind: str, request: gr.Request, begin: Callable[[str, RunRecord], Run[Any]]
+    ) -> None:
+        """Have the runs of these ids that another process of the same cluster began go on here: `begin` is given the id
+        and the record of each. Of those that are done is waited until they are shown again. Raises DemoError."""
+        end = self.clock() + FIND_S
+        for run_id in ids:
+            if self.runs.find(run_id) is not None:
+                continue
+            if self.clock() > end or self.runs.refusal(request.session_hash, address_of(request)):
+                return
+            if (record := self.runs.recall(run_id, kind)) is None:
+                continue
+            try:
+                run = begin(run_id, record)
+            except BaseException:
+                self.runs.forget(run_id)
+                raise
+            if record.seconds is not None:
+                run.wait(end - self.clock())
 
     def listener(self, request: gr.Request) -> Listener:
         """Who reads what is answered to a request."""

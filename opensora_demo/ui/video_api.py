@@ -26,6 +26,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +41,7 @@ from opensora_demo.service.folders import process_folder
 from opensora_demo.service.options import ServerOptions
 from opensora_demo.service.runs import reason_of
 from opensora_demo.service.video_jobs import VideoJob, VideoJobs
+from opensora_demo.service.video_shelf import StoredJob
 from opensora_demo.ui.context import PageContext, may
 from opensora_demo.ui.doors import MAX_BODY, Doors, Refused, read_body, too_deep, visitor_of
 from opensora_demo.ui.guard import own_path
@@ -61,7 +63,8 @@ class VideoApi:
         self.app, self.context = app, context
         self.doors: Doors = app
         self.token, self.public = server.api_token, server.public
-        self.jobs = VideoJobs(context.engine, context.runs, context.files)
+        gallery = None if context.storage is None else context.storage.gallery
+        self.jobs = VideoJobs(context.engine, context.runs, context.files, gallery)
         self.api = api = FastAPI(openapi_url=None)
         routes: tuple[tuple[str, str, Handler], ...] = (
             ("POST", "/v1/videos", self.create),
@@ -139,8 +142,9 @@ class VideoApi:
                 fields = await read_json(request, Path(folder))
             self.doors.check_room(None, visitor)
             storage = self.context.storage
-            keep = storage.gallery.keep if storage is not None and may(storage.who, request.headers) else None
-            return await run_in_threadpool(self.jobs.start, fields, self.owner_of(request), visitor or None, keep)
+            keep = storage is not None and may(storage.who, request.headers)
+            start = partial(self.jobs.start, keep=keep)
+            return await run_in_threadpool(start, fields, self.owner_of(request), visitor or None)
 
     async def create(self, request: Request) -> Response:
         return answer((await self.begin(request)).to_json())
@@ -159,14 +163,19 @@ class VideoApi:
 
     # --- what has become of it
 
-    def job_of(self, request: Request) -> VideoJob:
-        """Raises Refused."""
-        if (job := self.jobs.find(str(request.path_params["job_id"]))) is None:
+    async def job_of(self, request: Request) -> VideoJob | StoredJob:
+        """Raises Refused, and RequestError where it goes on here from now on and too many do."""
+        video_id = str(request.path_params["job_id"])
+        job: VideoJob | StoredJob | None = self.jobs.find(video_id) or await run_in_threadpool(
+            self.jobs.find_elsewhere, video_id
+        )
+        job = job or self.jobs.stored(video_id)
+        if job is None:
             raise Refused(404, message("request.no_job"))
         return job
 
     async def state(self, request: Request) -> Response:
-        return answer(self.job_of(request).to_json())
+        return answer((await self.job_of(request)).to_json())
 
     async def listed(self, request: Request) -> Response:
         asked = dict(request.query_params)
@@ -178,7 +187,7 @@ class VideoApi:
         if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= MAX_LISTED):
             raise RequestError("limit", message("request.between", low=1, high=MAX_LISTED, got=limit[:20]))
         owner = self.owner_of(request)
-        jobs: list[VideoJob] = []
+        jobs: list[VideoJob | StoredJob] = []
         more = False
         if owner or self.token or not self.public:  # who has no key on a public page may be anybody
             jobs, more = self.jobs.listed(owner, asked.get("after"), int(limit), rising=order == "asc")
@@ -186,26 +195,28 @@ class VideoApi:
         return answer({"object": "list", "data": [job.to_json() for job in jobs], **ends, "has_more": more})
 
     async def content(self, request: Request) -> Response:
-        job, asked = self.job_of(request), dict(request.query_params)
+        job, asked = await self.job_of(request), dict(request.query_params)
         if asked.get("variant", "video") != "video":
             raise RequestError("variant", message("request.one_of_these", choices=("video",)))
         if job.failure is not None:
             raise Refused(409, message("request.job_failed", reason=job.failure[1]))
-        if job.status != "completed":
+        if isinstance(job, VideoJob) and job.status != "completed":
             raise Refused(409, message("request.job_goes_on", percent=job.progress))
         return self.file_of(job)
 
-    def file_of(self, job: VideoJob) -> Response:
-        if job.file is None or not job.file.is_file():
+    def file_of(self, job: VideoJob | StoredJob) -> Response:
+        if (file := self.jobs.clip_of(job)) is None:
             raise Refused(410, message("request.clip_gone"))
-        return FileResponse(job.file, media_type="video/mp4", filename=job.file.name, headers={"x-video-id": job.id})
+        return FileResponse(file, media_type="video/mp4", filename=file.name, headers={"x-video-id": job.id})
 
     async def events(self, request: Request) -> Response:
-        return StreamingResponse(events_of(self.job_of(request)), media_type="text/event-stream", headers=NOT_KEPT)
+        return StreamingResponse(
+            events_of(await self.job_of(request)), media_type="text/event-stream", headers=NOT_KEPT
+        )
 
     async def delete(self, request: Request) -> Response:
         self.doors.check_visitor(dict(request.headers), visitor_of(request.scope))
-        job_id = self.job_of(request).id
+        job_id = (await self.job_of(request)).id
         gone = await run_in_threadpool(self.jobs.remove, job_id)
         if not gone:  # another was faster
             raise Refused(404, message("request.no_job"))
@@ -216,9 +227,12 @@ class VideoApi:
         return answer({"object": "list", "data": [model_object(offer) for offer in offers if offer.reason is None]})
 
 
-async def events_of(job: VideoJob) -> AsyncIterator[str]:
+async def events_of(job: VideoJob | StoredJob) -> AsyncIterator[str]:
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `video` whenever the job
     says something new, `preview` for each step that was looked at."""
+    if isinstance(job, StoredJob):
+        yield f"event: video\ndata: {json.dumps(job.to_json())}\n\n"
+        return
     job.listeners += 1
     shown, said, silent_s = 0, "", 0.0
     try:

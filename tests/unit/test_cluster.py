@@ -22,7 +22,7 @@ from opensora_demo.catalog import NANO
 from opensora_demo.cli import main
 from opensora_demo.cluster import dispatcher as dispatching
 from opensora_demo.cluster import engine as engines
-from opensora_demo.cluster.dispatcher import Dispatcher, Standing, Turn
+from opensora_demo.cluster.dispatcher import Dispatcher, Place, Said, Standing, Turn
 from opensora_demo.cluster.engine import ClusterEngine, LineSilent, ReplicaLost
 from opensora_demo.cluster.join import found_anywhere, join, shares
 from opensora_demo.cluster.packing import Failed, Ready, ReplicaFault, Ticket, completed, pack, unpack
@@ -176,14 +176,14 @@ def test_who_waits_hears_of_his_place_and_of_his_turn() -> None:
         third = asyncio.create_task(line.turn(entry("c1"), 2, WAIT_S))
         await asyncio.sleep(0)
         assert await line.alive("page", ()) == Standing(waiting=2, running=1)
-        await line.leave("a1", took_s=2.0)
+        assert await line.leave(entry("a1"), took_s=2.0)
         assert (await second).granted
         assert await third == Turn(False, 1, 2.0)
         assert await line.turn(entry("c1"), 1, 0.01) == Turn(False, 1, 2.0)  # nothing new
         await line.set_limit(2)
         assert (await line.turn(entry("c1"), 1, WAIT_S)).granted
-        await line.leave("b1")
-        await line.leave("c1")
+        await line.leave(entry("b1"))
+        await line.leave(entry("c1"))
         assert await line.alive("page", ()) == Standing(0, 0, 0.0, 0.0)
 
     asyncio.run(story())
@@ -314,7 +314,7 @@ class Here:
         self.thread.start()
         self.line = self.do(self._begin(limit or len(pipelines)))
         engines = [LocalEngine(FakeBundles(), generate=p, explain=progress) for p in pipelines]
-        self.free = [Replica(engine, self.line.wanted) for engine in engines]
+        self.free = [Replica(engine, self.line) for engine in engines]
         self.served: list[str] = []
         self.streams: list[Told] = []
         self.silent = self.closed = False
@@ -331,8 +331,11 @@ class Here:
             raise LineSilent("no answer")
         return self.do(self.line.turn(entry, seen, wait_s))
 
-    def leave(self, job: str, took_s: float | None) -> None:
-        self.do(self.line.leave(job, took_s))
+    def leave(self, entry: Entry, took_s: float | None) -> None:
+        self.do(self.line.leave(entry, took_s))
+
+    def stop(self, entry: Entry) -> bool:
+        return self.do(self.line.leave(entry))
 
     def alive(self, page: str, running: tuple[Entry, ...]) -> Standing:
         if self.silent:
@@ -348,7 +351,28 @@ class Here:
         self.streams.append(told)
         return Lost(told, self.lose.pop(0)) if self.lose else told
 
-    def close(self) -> None:
+    def write(self, run: str, page: str, data: bytes, alone_s: float) -> None:
+        self.do(self.line.write(run, page, data, alone_s))
+
+    def take(self, run: str, page: str) -> bytes | None:
+        if self.silent:
+            raise LineSilent("no answer")
+        return self.do(self.line.take(run, page))
+
+    def forget(self, run: str, page: str) -> bool:
+        return self.do(self.line.forget(run, page))
+
+    def belongs(self, run: str, page: str) -> bool:
+        return self.do(self.line.belongs(run, page))
+
+    def began(self, run: str, job: str) -> bool:
+        return self.do(self.line.began(run, job))
+
+    def read(self, run: str, job: str, place: Place, wait_s: float) -> Said:
+        return self.do(self.line.read(run, job, place, wait_s))
+
+    def close(self, page: str) -> None:
+        self.do(self.line.gone(page))
         self.closed = True
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ from opensora_demo.request.events import Decoding, Encoded, Event, Finished, Sta
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
-from opensora_demo.service.engine import Loading, Quiet, Waiting
+from opensora_demo.service.engine import Loading, Quiet, RunRecord, Waiting
 from opensora_demo.service.options import ClusterOptions
 from opensora_demo.weights.options import WeightOptions
 
@@ -161,6 +161,29 @@ def test_a_killed_replica_is_replaced_and_the_clip_is_the_same(engine: ClusterEn
     assert told(reader.events) == told(undisturbed)
     assert [event.on for event in reader.events if isinstance(event, Quiet)] == [True, False]
     assert (frames_of(reader.events) == frames_of(undisturbed)).all()
+
+
+def test_a_run_is_found_by_another_page_process(engine: ClusterEngine) -> None:
+    from opensora_demo.cluster.engine import ClusterEngine as Engine
+
+    other = Engine(engine.cluster, WEIGHTS)
+    try:
+        record = RunRecord(kind="clip", what=request_of(steps=16), number=1, began_at=time.time())
+        assert engine.remember("a-run-of-somebody", record, 30.0)
+        before = Reader(engine.submit(record.what, "somebody", look=True, job_id="a-run-of-somebody.0"))
+        until(lambda: told(before.events)[StepPreview] >= 3)
+        found = other.recall("a-run-of-somebody")
+        assert found is not None
+        after = Reader(other.submit(found.what, "somebody", look=True, job_id="a-run-of-somebody.0"))
+        assert (before.end(), after.end()) == (None, None)  # both are told all of it
+        assert told(after.events) == told(before.events)
+        assert (frames_of(after.events) == frames_of(before.events)).all()
+        again = Reader(other.submit(found.what, "somebody", look=True, job_id="a-run-of-somebody.0"))
+        assert again.end() is None
+        assert told(again.events) == told(before.events)
+        assert other.recall("another-run") is None
+    finally:
+        other._over.set()  # its cluster is the other's too
 
 
 def test_thirty_visitors_are_served_beside_one_with_many_jobs(engine: ClusterEngine) -> None:

@@ -17,6 +17,7 @@ from opensora_demo.messages import plain, render
 from opensora_demo.request.events import Encoded, StepPreview
 from opensora_demo.request.parse import parse_request
 from opensora_demo.service import video_jobs
+from opensora_demo.service.gallery import Gallery
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.outputs import OutputFolder
 from opensora_demo.service.runs import Runs
@@ -123,9 +124,9 @@ def test_a_job_is_stored_before_its_work_begins(
     seen: list[list[str]] = []
     submit = engine.submit
 
-    def noted(request: Any, owner: str | None = None, *, look: bool = False) -> Any:
+    def noted(request: Any, owner: str | None = None, **options: Any) -> Any:
         seen.append([job.status for job in jobs.listed("", None, 9)[0]])
-        return submit(request, owner, look=look)
+        return submit(request, owner, **options)
 
     monkeypatch.setattr(engine, "submit", noted)
     ended(jobs.start(ASKED))
@@ -151,9 +152,11 @@ def test_a_deletion_frees_the_device_and_leaves_nothing(
 
 
 def test_a_deletion_that_races_with_the_end_leaves_no_file(
-    jobs: VideoJobs, files: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, files: OutputFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, removed, kept = files.write_run, list[bool](), list[Path]()
+    gallery = Gallery(tmp_path, 10**9)
+    jobs = VideoJobs(engine, Runs(), files, gallery)
+    write, removed = files.write_run, list[bool]()
 
     def slow(request: Any, done: Any) -> Any:
         found = write(request, done)
@@ -162,13 +165,14 @@ def test_a_deletion_that_races_with_the_end_leaves_no_file(
         return found
 
     monkeypatch.setattr(files, "write_run", slow)
-    ended(jobs.start(ASKED, keep=kept.append))
+    ended(jobs.start(ASKED, keep=True))
     assert removed == [True]
-    assert kept == []
+    assert gallery.names() == []
     assert list(files.path.glob("*.mp4")) == []
     monkeypatch.undo()
-    job = ended(jobs.start(ASKED, keep=kept.append))
-    assert kept == [job.file]
+    job = ended(jobs.start(ASKED, keep=True))
+    assert job.file is not None
+    assert gallery.names() == [job.file.name]
     assert jobs.remove(job.id)
     assert list(files.path.glob("*.mp4")) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 
 import gradio as gr
 
-from opensora_demo.catalog import ModelSpec
+from opensora_demo.catalog import ModelSpec, find_model
 from opensora_demo.errors import RequestError
 from opensora_demo.messages import Message, message
 from opensora_demo.request import settings as table
 from opensora_demo.request.events import DecodedFrames, Finished
 from opensora_demo.request.request import GenerationRequest
-from opensora_demo.service.engine import State
+from opensora_demo.service.engine import RunRecord, State
 from opensora_demo.service.forms import Form, given_names, parse_form, with_frames_of_form
 from opensora_demo.service.outputs import RunFiles, scene_marks
-from opensora_demo.service.runs import Run, new_id
+from opensora_demo.service.runs import Run, new_id, part_id
 from opensora_demo.toy.chips import TOY_MODELS
 from opensora_demo.ui.context import (
     LOST_RUN,
@@ -56,10 +57,21 @@ class ClipActions:
         self, spec: ModelSpec, request: GenerationRequest, visitor: gr.Request, form: Form | None = None
     ) -> Run[Shown]:
         """Begin one run of a form; it publishes values of the stage and the scope."""
+        record = RunRecord(
+            kind="clip", what=request, number=next(self.context.numbers), began_at=time.time(), form=form
+        )
+        return self._begin(new_id(), record, spec, visitor)
+
+    def _begin(
+        self, run_id: str, record: RunRecord, spec: ModelSpec, visitor: gr.Request, *, found: bool = False
+    ) -> Run[Shown]:
+        """The run of a record; `found` where another process began it."""
+        request: GenerationRequest = record.what
         owner, storage = visitor.session_hash, self.context.storage_of(visitor)
-        number, run_id = next(self.context.numbers), new_id()
-        view = RunView(number, run_id, request, spec, blind=self.context.engine.blind)
-        scope = ScopeView(number, request)
+        if record.seconds is not None:  # the process that it ended in has kept the clip
+            storage = None
+        view = RunView(record.number, run_id, request, spec, blind=self.context.engine.blind)
+        scope = ScopeView(record.number, request)
 
         def work(run: Run[Shown]) -> Shown:
             with closing(self.context.files.run(request)) as files:
@@ -67,7 +79,10 @@ class ClipActions:
 
         def written(run: Run[Shown], files: RunFiles) -> Shown:
             last: Shown | None = None
-            for event in run.follow(self.context.engine.submit(request, owner, look=True)):
+            if found:  # there is something to show, whatever it waits for
+                run.publish((view.value(run.elapsed_s, kept=run.kept), scope.value(done=False)))
+            job = self.context.engine.submit(request, owner, look=True, job_id=part_id(run_id))
+            for event in run.follow(job):
                 view.add(event)
                 scope.add(event)
                 if isinstance(event, DecodedFrames) and (picture := files.add(event)) is not None:
@@ -89,7 +104,16 @@ class ClipActions:
             return (view.complete(seconds) if stage["phase"] == "stopped" else stage), scope.value(done=True)
 
         return self.context.runs.start(
-            owner, work, end, kind="clip", run_id=run_id, visitor=address_of(visitor), form=form, shrink=without_scope
+            owner,
+            work,
+            end,
+            kind="clip",
+            run_id=run_id,
+            visitor=address_of(visitor),
+            form=record.form,
+            shrink=without_scope,
+            record=record,
+            found=found,
         )
 
     def make_clip(self, request: gr.Request, *values: Any) -> Iterator[Shown]:
@@ -157,7 +181,14 @@ class ClipActions:
         """A page was loaded anew and names the runs it knew: those that are still here, and the newest one followed
         if it is going on. Values of stage and scope."""
         asked = payload(event)
-        runs = self.context.runs.adopt(known_ids(asked), request.session_hash, "clip")
+        ids = known_ids(asked)
+
+        def begin(run_id: str, record: RunRecord) -> Run[Shown]:
+            return self._begin(run_id, record, find_model(record.what.model_id), request, found=True)
+
+        with user_errors():
+            self.context.find_again(ids, "clip", request, begin)
+        runs = self.context.runs.adopt(ids, request.session_hash, "clip")
         shown: list[Run[Shown]] = [run for run in runs if run.value is not None]
         if not shown:
             if asked.get("going"):  # a run of a server that is no more

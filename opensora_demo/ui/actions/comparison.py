@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +12,7 @@ import gradio as gr
 
 from opensora_demo.errors import DemoError, RequestError
 from opensora_demo.messages import Message, in_a_row, message
-from opensora_demo.service.engine import State
+from opensora_demo.service.engine import RunRecord, State
 from opensora_demo.service.forms import (
     COMPARISON,
     EXAMPLE,
@@ -20,7 +21,7 @@ from opensora_demo.service.forms import (
     compare_names,
     parse_comparison,
 )
-from opensora_demo.service.runs import Run, new_id
+from opensora_demo.service.runs import Run, new_id, part_id
 from opensora_demo.ui.context import (
     LOST_RUN,
     UPDATE_S,
@@ -56,10 +57,29 @@ class ComparisonActions:
         form: Form | None = None,
     ) -> Run[CompareValue]:
         """Begin a comparison of a form, or go on with what a `view` of it has; run after run it publishes values."""
+        record = RunRecord(
+            kind="comparison", what=comparison, number=next(self.context.numbers), began_at=time.time(), form=form
+        )
+        return self._begin(new_id(), record, visitor, view)
+
+    def _begin(
+        self,
+        run_id: str,
+        record: RunRecord,
+        visitor: gr.Request,
+        view: CompareView | None = None,
+        *,
+        found: bool = False,
+    ) -> Run[CompareValue]:
+        """The run of a record; `found` where another process began it: rows that were made there are found too, as
+        long as the cluster has them, and the others are made."""
+        comparison: Comparison = record.what
         owner, storage = visitor.session_hash, self.context.storage_of(visitor)
-        run_id, number, files = new_id(), next(self.context.numbers), self.context.files
-        view = view or CompareView(number, run_id, comparison, files.write_cell, self.context.engine.blind)
-        view.name(number, run_id)
+        if record.seconds is not None:  # the process that it ended in has kept the table
+            storage = None
+        files = self.context.files
+        view = view or CompareView(record.number, run_id, comparison, files.write_cell, self.context.engine.blind)
+        view.name(record.number, run_id)
 
         def write() -> None:
             clips = [[clip.frames for clip in of_row] for of_row in view.clips]
@@ -69,11 +89,15 @@ class ComparisonActions:
                 storage.gallery.keep(table.grid)
 
         def work(run: Run[CompareValue]) -> CompareValue:
-            for row, seed, request in comparison.runs():
+            if found:  # there is something to show, whatever it waits for
+                run.publish(view.value(run.elapsed_s, kept=run.kept))
+            for number, (row, seed, request) in enumerate(comparison.runs()):
                 if view.has(row, seed):
                     continue
                 view.begin(row, seed)
-                job = self.context.made.submit(self.context.engine, request, owner, pictures=seed == 0)
+                job = self.context.made.submit(
+                    self.context.engine, request, owner, pictures=seed == 0, job_id=part_id(run_id, number)
+                )
                 for event in run.follow(job):
                     view.add(event)
                     run.publish(view.value(run.elapsed_s, kept=run.kept))
@@ -83,11 +107,19 @@ class ComparisonActions:
         def end(state: State, reason: Message, seconds: float) -> CompareValue:
             with suppress(OSError):  # it may be why the run has ended
                 write()
-            self._keep_stopped(run_id, comparison, view, form)
+            self._keep_stopped(run_id, comparison, view, record.form)
             return view.end(phase_of(state), reason, seconds)
 
         return self.context.runs.start(
-            owner, work, end, kind="comparison", run_id=run_id, visitor=address_of(visitor), form=form
+            owner,
+            work,
+            end,
+            kind="comparison",
+            run_id=run_id,
+            visitor=address_of(visitor),
+            form=record.form,
+            record=record,
+            found=found,
         )
 
     def _keep_stopped(self, run_id: str, comparison: Comparison, view: CompareView, form: Form | None) -> None:
@@ -151,7 +183,14 @@ class ComparisonActions:
     def restore(self, request: gr.Request, event: gr.EventData) -> Iterator[CompareValue | IdleValue]:
         """The same for the newest comparison."""
         asked = payload(event)
-        runs = self.context.runs.adopt(known_ids(asked), request.session_hash, "comparison")[:1]
+        ids = known_ids(asked)
+
+        def begin(run_id: str, record: RunRecord) -> Run[CompareValue]:
+            return self._begin(run_id, record, request, found=True)
+
+        with user_errors():
+            self.context.find_again(ids, "comparison", request, begin)
+        runs = self.context.runs.adopt(ids, request.session_hash, "comparison")[:1]
         if not runs and asked.get("going"):
             yield LOST_RUN
         for run in runs:
