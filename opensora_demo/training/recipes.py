@@ -117,8 +117,8 @@ RECIPES: Mapping[str, Recipe] = {
         spec.id: Recipe(spec=spec, job=STDiT3Job, dit=_BRIEF, own_codec=False, captions=_OFTEN_VAGUE, pairs=0.4)
         for spec in (NANO_CROSS, NANO_CONCAT, NANO_REPLACED)
     },
-    # Worse than nano in what nano itself is bad at: it can trust a caption half as far. One that trusts it further, as an
-    # early checkpoint that has seen nothing but right captions, leads nano away from the prompt.
+    # Worse than nano at what nano itself is bad at: it can trust a caption half as far. One that trusts it further, as
+    # an early checkpoint does that has seen none but right captions, leads nano away from the prompt.
     "nano-weak": Recipe(
         spec=NANO_WEAK,
         job=STDiT3Job,
