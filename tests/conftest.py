@@ -51,8 +51,8 @@ def pytest_collection_finish() -> None:
 
 # What computes most and is needed for no floor of coverage: half as fast when it is traced.
 UNTRACED = (
-    "bundle", "codecs", "codecs_v2", "cost", "devices", "embedded", "explain", "explain_articles", "families",
-    "objectives", "placement", "precision", "sprint", "store", "study", "train_text", "training", "worlds",
+    "bundle", "codecs", "codecs_v2", "cost", "devices", "embedded", "explain", "explain_articles", "objectives",
+    "placement", "precision", "sprint", "store", "study", "train_text", "training", "worlds",
 )  # fmt: skip
 
 
