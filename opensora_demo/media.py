@@ -195,6 +195,7 @@ def _even(frames: Frames) -> Frames:
 
 
 _ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_MACROBLOCK = 16  # px
 _SMPTE170M = 6  # of H.273; the same matrix as ITU601, whose number other players do not know
 _COLOURS: dict[str, Any] = {
     "dst_colorspace": Colorspace.ITU601,
@@ -295,7 +296,12 @@ def _mp4(file: Path, settings: Mapping[str, Any]) -> Iterator[OutputContainer]:
 
 def _h264(container: OutputContainer, size: tuple[int, int], fps: int) -> VideoStream:
     """A stream of pictures of `size` (height, width)."""
-    stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "14", "preset": "veryfast"})
+    options = {"crf": "14", "preset": "veryfast"}
+    if any(
+        side % _MACROBLOCK for side in size
+    ):  # x264's macroblock tree reads beyond the picture then: no two files alike
+        options["x264-params"] = "mbtree=0"
+    stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
     stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
     coded = stream.codec_context
     coded.colorspace, coded.color_range = _SMPTE170M, ColorRange.MPEG

@@ -523,3 +523,17 @@ def test_any_damage_gives_the_same_sentence(tmp_path: Path) -> None:
         except RequestError:
             refused += 1
     assert refused > 50
+
+
+@pytest.mark.parametrize("size", [(100, 150), (96, 160)])
+def test_the_same_frames_make_the_same_file(size: tuple[int, int], tmp_path: Path) -> None:
+    """Whatever lay in the memory that the encoder is given."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (5, *size, 3), dtype=np.uint8)
+    files = set()
+    for _ in range(12):
+        before = [rng.bytes(frames[0].nbytes + 4096) for _ in range(3)]
+        del before
+        write_mp4(tmp_path / "clip.mp4", frames, 8, {}, min_px=1)
+        files.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(files) == 1
