@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +24,24 @@ from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 def nano() -> ModelBundle:
     """The real model in assets."""
     return build_bundle(NANO, torch.device("cpu"))
+
+
+class Tidy(asyncio.DefaultEventLoopPolicy):
+    """Closes a thread's event loop when another takes its place: Gradio sets a new one for each lock that it makes, and
+    leaves the last to the collector, whose warning failed whichever test ran then."""
+
+    def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        before = getattr(self._local, "_loop", None)
+        super().set_event_loop(loop)
+        if before not in (None, loop) and not before.is_running():
+            before.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tidy_loops() -> Iterator[None]:
+    asyncio.set_event_loop_policy(Tidy())
+    yield
+    asyncio.set_event_loop(None)
 
 
 def together(nodeid: str) -> str:

@@ -14,10 +14,7 @@ from tests.browser.actions import start, wait
 from tests.ui.conftest import FakePipeline
 from tests.ui.server import serving
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # where Gradio finds a port taken it leaves the socket open
-]
+pytestmark = pytest.mark.browser
 
 ESTIMATE, CLIP = 40, 200  # greys
 # The grey in the middle of what the stage draws, about.

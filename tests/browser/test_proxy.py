@@ -14,12 +14,9 @@ import pytest
 from opensora_demo.ui.components import Composer
 from opensora_demo.ui.language import spoken
 from opensora_demo.ui.values.common import chips_value
+from tests.ports import free_port
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.browser
 PREFIX = "/shown/here"
 
 
@@ -55,7 +52,13 @@ def proxied() -> Iterator[str]:
     with gr.Blocks(analytics_enabled=False) as page:
         Composer(chips_value(), elem_id="composer")
     page.launch(
-        prevent_thread_lock=True, quiet=True, ssr_mode=False, root_path=PREFIX, server_name="127.0.0.1", **spoken()
+        server_name="127.0.0.1",
+        server_port=free_port(),
+        prevent_thread_lock=True,
+        quiet=True,
+        ssr_mode=False,
+        root_path=PREFIX,
+        **spoken(),
     )
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), proxy_to(int(page.server_port)))
     threading.Thread(target=proxy.serve_forever, daemon=True).start()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from opensora_demo.ui.page import build_page
 from opensora_demo.ui.sessions import keep_little
 from opensora_demo.ui.theme import build_theme, page_css
 from opensora_demo.ui.video_api import VideoApi
+from tests.ports import free_port
 from tests.ui.conftest import FakeBundles, FakePipeline
 
 WAIT_S = 60.0
@@ -111,6 +110,7 @@ def serving(
     page = build_page(context).queue(max_size=None)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
+        server_port=free_port(),
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
@@ -136,10 +136,6 @@ def serving(
         del os.environ["GRADIO_TEMP_DIR"]
     else:
         os.environ["GRADIO_TEMP_DIR"] = before
-    del page
-    with warnings.catch_warnings():  # the server leaves its threads' event loops to the collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def going(server: Server) -> list[Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,9 @@ from opensora_demo.request.limits import ALL_RULES
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.ui.context import PageContext
 from opensora_demo.ui.page import build_page
+from tests.ports import free_port
 from tests.ui.conftest import FakeBundles, FakePipeline
 
-# The client and the server leave the event loops of their threads to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 NAMES = ["prompt", "negative", "reference", "fps", "frames", "steps", "guidance", "seed", "model"]
 OF_SOME_MODELS = ["last_frame", "edit", "rule", "image_guidance", "motion_score", "resolution", "aspect", "curve"]
 BRANCH = ["step", "prompt", "negative", "guidance", "rule", "seed"]
@@ -52,6 +46,7 @@ def client() -> Iterator[Client]:
     page = build_page(context).queue(max_size=20)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
+        server_port=free_port(),
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
@@ -65,10 +60,6 @@ def client() -> Iterator[Client]:
     made.close()
     page.close(verbose=False)
     context.files.close()
-    del made, page
-    with warnings.catch_warnings():  # the client and the server leave their threads' event loops to the collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def test_the_entry_point_reads_its_arguments() -> None:

@@ -22,10 +22,6 @@ from opensora_demo.ui.doors import make_room, remove_parts
 from tests.ui.server import WAIT_S, Server, going, last_event, until
 from tests.unit.test_hostile_values import NAMES, VALUES
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 COUNT = len(table.names())
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import logging
 import os
 import re
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,14 +34,10 @@ from opensora_demo.ui.language import spoken
 from opensora_demo.ui.page import build_page
 from opensora_demo.ui.probes import Probes
 from opensora_demo.ui.scripts import UI_ASSETS
+from tests.ports import free_port
 from tests.ui.conftest import FakeBundles, FakePipeline, in_a_thread
 from tests.unit.test_imports import ROOT
 
-# The client and the server leave the event loops of their threads to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 LIMITS = NANO.limits
 JSON = "application/json"
 HEADERS = ("content-security-policy", "x-content-type-options", "referrer-policy", "permissions-policy")
@@ -83,6 +77,7 @@ def served(server: ServerOptions) -> Iterator[Site]:
     page = build_page(context).queue()
     _, url, _ = page.launch(
         server_name="127.0.0.1",
+        server_port=free_port(),
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
@@ -93,10 +88,6 @@ def served(server: ServerOptions) -> Iterator[Site]:
     yield Site(url, context)
     page.close(verbose=False)
     context.files.close()
-    del page
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

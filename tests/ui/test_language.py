@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
-import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +27,6 @@ from opensora_demo.ui.page import build_page
 from opensora_demo.weights.options import DEFAULT_OPTIONS
 from tests.ui.conftest import FakeBundles, FakePipeline, in_a_thread
 
-# Building a page leaves an event loop to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 WRITTEN = (gr.Button, gr.Markdown, gr.UploadButton)  # whose value is a text of ours
 
 
@@ -42,15 +35,6 @@ def page() -> Iterator[gr.Blocks]:
     context = PageContext(LocalEngine(FakeBundles()))
     yield build_page(context)
     context.files.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """What pages leave to the collector is collected here, where its warnings are expected."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def is_chinese(text: str) -> bool:

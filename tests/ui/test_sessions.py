@@ -10,8 +10,6 @@ import pytest
 from opensora_demo.ui.sessions import LeanSession, keep_little
 from tests.ui.server import Server
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 
 def change(choices: list[str]) -> Any:
     return gr.update(choices=choices, value=choices[0])

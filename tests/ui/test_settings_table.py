@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +31,6 @@ from opensora_demo.ui.page import build_page
 from opensora_demo.ui.values.stage import chip_value, chips
 from tests.ui.conftest import FakeBundles
 
-# Building a page leaves an event loop to the collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 CHURN = Setting(
     name="churn",
     help="noise that is added on the way",
@@ -63,15 +54,6 @@ def _with_churn(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"label.churn": "Churn", "label.churn.hint": "How much noise comes back.", "label.chip.churn": "churn"}
     for code, text in words.items():
         monkeypatch.setitem(catalog("en"), code, text)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected() -> Iterator[None]:
-    """What pages leave to the collector is collected here, where its warnings are expected."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def request_of(**raw: Any) -> GenerationRequest:

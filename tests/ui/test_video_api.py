@@ -49,10 +49,6 @@ from opensora_demo.ui.video_api import VideoApi
 from opensora_demo.weights.options import WeightOptions
 from tests.ui.server import WAIT_S, Answer, Server, until
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 NOBODY: Any = SimpleNamespace(session_hash="a visit", headers={}, client=None)
 ASKED: dict[str, Any] = {"prompt": "a ball", "num_inference_steps": 4, "num_frames": 5, "seed": 3}
 

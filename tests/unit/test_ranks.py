@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.runtime.ranks import Ranks, joined
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ["debug-1.0-dit", "debug-1.0-latte", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"]
@@ -119,12 +119,6 @@ def process(rank: int, size: int, port: int, folder: str, models: list[str]) -> 
                         assert torch.isfinite(theirs).all()
                         apart[f"{name} {what}"] = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
     Path(folder, f"{rank}.json").write_text(json.dumps([apart, shares]))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.slow
