@@ -20,7 +20,7 @@ from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import Bundles
 from opensora_demo.service.local import LocalEngine
-from opensora_demo.service.outputs import OutputFolder, scene_marks
+from opensora_demo.service.outputs import OutputFolder, read_beside, scene_marks
 from opensora_demo.ui.values.scope import ScopeView
 from opensora_demo.ui.values.stage import RunView
 
@@ -81,9 +81,10 @@ class Pipeline:
             if isinstance(event, StepPreview) and not first:
                 first = now - began
             if isinstance(event, Finished):
+                marks = read_beside(scene_marks, event.clips[0])
                 file, settings = self.files.write_run(request, event)
                 written = time.perf_counter()
-                view.finish(file, settings, written - began, scene_marks(event.clips[0]))
+                view.finish(file, settings, written - began, marks.result())
                 ended = time.perf_counter()
                 view.complete(ended - began)
                 scope.value(done=True)
@@ -137,7 +138,7 @@ def add_rows(report: Report, pipeline: Pipeline, times: dict[str, list[Took]]) -
         row(words, page.took(name), "page / bare pipeline", bare.took(name))
     row("pictures while it runs", page.took("preview"), "of the bare pipeline", clip)
     row("writing the mp4", page.took("write"), "of the bare pipeline", clip)
-    row("what a reader sees in it", page.took("read"), "of the bare pipeline", clip)
+    row("what a reader sees in it, beyond that", page.took("read"), "of the bare pipeline", clip)
     row("pictures that are made after the clip", page.took("after"), "of the bare pipeline", clip)
     row("first picture", page.took("first"), "of the bare pipeline", clip)
     row("four scales of guidance", times["four"], "four / one, both bare", times["bare"])

@@ -1,11 +1,12 @@
-"""Would a network run faster with a thread for each branch of guidance than with all threads in every operation?
+"""What a thread for each part of a batch saves, beside all threads in every operation (`opensora_demo.nn.threads`).
 
-    python -m benchmarks.threads                one step of nano, on an idle machine
+    python -m benchmarks.threads                nano, on an idle machine
     python -m benchmarks.threads --busy 1       beside a process that computes all the time
 
 A step of one clip (its prompt and the null prompt) and of four (eight pairs), in three ways that take turns: one batch
 on one thread; one batch on all threads, which wait asleep as the page's do; the batch in two halves, each on a thread
-of its own that computes alone, so that no operation has a barrier.
+of its own that computes alone, so that no operation has a barrier. Then whole runs of one clip and of four, from the
+request to frames, with batches split as the demo does it and with none split.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ import multiprocessing
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
 from benchmarks.pairs import alternate, ratio
 from opensora_demo.catalog import find_model
 from opensora_demo.families.base import ConditioningFrames
+from opensora_demo.pipeline import run
 from opensora_demo.request.parse import parse_request
-from opensora_demo.runtime.bundle import build_bundle, fit_threads
+from opensora_demo.request.request import GenerationRequest
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle, fit_threads
 
 ROUNDS, LIMIT_S, CALLS = 15, 60.0, 4
 PROMPT = "a red ball bouncing over a meadow"
 ONE, ALL, APART = "one batch, one thread", "one batch, all threads", "two halves, a thread each"
+SPLIT, WHOLE = "batches split as the demo does", "no batch split"
 
 
 def spin() -> None:
@@ -38,12 +43,14 @@ def spin() -> None:
         pass
 
 
-def ways(model: str, clips: int, threads: int) -> dict[str, Callable[[], None]]:
+def request_of(bundle: ModelBundle, clips: int) -> GenerationRequest:
+    raw = {"prompt": PROMPT, "seed": 3, "guidance": [float(scale) for scale in range(2, 2 + clips)]}
+    return parse_request(raw, model_id=bundle.spec.id, limits=bundle.spec.limits)
+
+
+def ways_of_a_step(bundle: ModelBundle, clips: int, threads: int) -> dict[str, Callable[[], None]]:
     """A step of so many clips in each of the three ways."""
-    spec = find_model(model)
-    bundle = build_bundle(spec, torch.device("cpu"))
-    scales = [float(scale) for scale in range(2, 2 + clips)]
-    request = parse_request({"prompt": PROMPT, "seed": 3, "guidance": scales}, model_id=model, limits=spec.limits)
+    request = request_of(bundle, clips)
     shape = request.shape
     size = bundle.codec.latent_size(shape.frames, shape.height_px, shape.width_px)
     x = torch.randn(clips, bundle.codec.latent_channels, *size, generator=torch.Generator().manual_seed(0))
@@ -70,6 +77,33 @@ def ways(model: str, clips: int, threads: int) -> dict[str, Callable[[], None]]:
     return {ONE: lambda: batch(1), ALL: lambda: batch(threads), APART: apart}
 
 
+def ways_of_a_run(bundle: ModelBundle, clips: int) -> dict[str, Callable[[], None]]:
+    """A run of so many clips."""
+    request = request_of(bundle, clips)
+    parts: list[Any] = [
+        bundle.family,
+        *(part for part in bundle.codec.modules() if getattr(part, "splits_batches", False)),
+    ]
+
+    def made(split: bool) -> None:
+        for part in parts:
+            part.splits_batches = split
+        run(bundle, request)
+
+    return {SPLIT: lambda: made(True), WHOLE: lambda: made(False)}
+
+
+def print_rows(what: str, runs: dict[str, Callable[[], None]], base: str, calls: int, rounds: int) -> None:
+    """A row for each way, beside `base`."""
+    for once in runs.values():
+        once()  # what is made at the first call
+    took = alternate(runs, rounds=rounds, limit_s=LIMIT_S)
+    for name, seconds in took.items():
+        of = ratio(seconds, took[base])
+        median = statistics.median(one.wall for one in seconds) / calls * 1e3
+        print(f"| {what} | {name} | {median:.0f} | {of.median:.2f} | {of.low:.2f} to {of.high:.2f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", default="nano")
@@ -79,19 +113,14 @@ def main() -> None:
     neighbours = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(args.busy)]
     for neighbour in neighbours:
         neighbour.start()
-    print("| pairs | way | median, ms | of one batch on all threads | range |\n|---:|---|---:|---:|---:|")
     threads = fit_threads()
+    bundle = build_bundle(find_model(args.model), torch.device("cpu"))
+    print("| what | way | median, ms | ratio | range |\n|---|---|---:|---:|---:|")
     for clips in (1, 4):
-        runs = ways(args.model, clips, threads)
-        for run in runs.values():
-            run()  # what is made at the first call
-        took = alternate(runs, rounds=args.rounds, limit_s=LIMIT_S)
-        for name, seconds in took.items():
-            of = ratio(seconds, took[ALL])
-            median = statistics.median(one.wall for one in seconds) / CALLS * 1e3
-            print(
-                f"| {2 * clips} | {name} | {median:.0f} | {of.median:.2f} | {of.low:.2f} to {of.high:.2f} |", flush=True
-            )
+        print_rows(f"a step, {2 * clips} pairs", ways_of_a_step(bundle, clips, threads), ALL, CALLS, args.rounds)
+    torch.set_num_threads(threads)
+    for clips in (1, 4):
+        print_rows(f"a run, clips: {clips}", ways_of_a_run(bundle, clips), WHOLE, 1, args.rounds)
     for neighbour in neighbours:
         neighbour.terminate()
 

@@ -24,6 +24,7 @@ from opensora_demo.frames import to_frames, to_video
 from opensora_demo.memory import PeakMemory, is_out_of_memory, let_go
 from opensora_demo.messages import message
 from opensora_demo.nn.abort import checking
+from opensora_demo.nn.threads import side_by_side
 from opensora_demo.preview import Lazy, decode_step, inspect_step
 from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Event, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
@@ -283,36 +284,51 @@ class _Scene:
         bundle, last = self.bundle, self.index + 1 == self.whole.scenes
         with self.computing():
             bundle.prepare("decode")
-        for row, film in enumerate(films):
-            yield from self._decode_row(x[row : row + 1], film, row)
-            if last:
-                clip = Clip(frames=film.frames, request=self.whole.column(row))
+        together = 2 * bundle.threads if bundle.threads > 1 else 1
+        for at in range(0, len(films), together):
+            rows = range(at, min(at + together, len(films)))
+            yield from self._decode_rows(x, films, rows)
+            for row in rows if last else ():
+                clip = Clip(frames=films[row].frames, request=self.whole.column(row))
                 yield Decoding(done=row + 1, total=len(x), clip=clip, column=row)
                 self.check()
 
-    def _decode_row(self, x: Tensor, film: _Film, row: int) -> Generator[Event, None, None]:
-        """Each part that the codec decodes becomes pictures at once, and its floats are let go of before the next."""
+    def _decode_rows(self, x: Tensor, films: Sequence[_Film], rows: range) -> Generator[Event, None, None]:
+        """Each part that the codec decodes becomes pictures at once, and its floats are let go of before the next. Rows
+        go through it in as many batches as there are threads, side by side."""
         codec, request = self.bundle.codec, self.request
         first, end = kept_frames(request, codec.copies, follows=self.index > 0)
         at, clock = 0, time.perf_counter()
+        each = -(-len(rows) // self.bundle.threads)
+        batches = [rows[k : k + each] for k in range(0, len(rows), each)]
         with self.computing():
-            parts = iter(codec.decode_chunks(x.to(self.bundle.codec_dtype), request.shape.frames))
+            latents = [x[batch.start : batch.stop].to(self.bundle.codec_dtype) for batch in batches]
+            parts = [iter(codec.decode_chunks(z, request.shape.frames)) for z in latents]
+
+        def decode_next(k: int) -> list[Frames] | None:
+            part = next(parts[k], None)
+            if part is None:
+                return None
+            if not torch.isfinite(part).all():
+                raise NumericsError(message("run.clip_not_finite"))
+            return [to_frames(one) for one in part]
+
         while True:
             with self.computing():
-                part = next(parts, None)
-                if part is None:
+                decoded = side_by_side(decode_next, range(len(batches)))
+                of_rows = [frames for batch in decoded if batch is not None for frames in batch]
+                if not of_rows:
                     break
-                if not torch.isfinite(part).all():
-                    raise NumericsError(message("run.clip_not_finite"))
-                count = part.shape[2]
-                film.add(to_frames(part[0])[max(first - at, 0) : max(end - at, 0)])
-                del part
+                for row, frames in zip(rows, of_rows, strict=True):
+                    films[row].add(frames[max(first - at, 0) : max(end - at, 0)])
+                at += len(of_rows[0])
+                del decoded, of_rows, frames
                 self.check()
-            at += count
             self.seconds["decode"] += time.perf_counter() - clock
-            if (news := film.news(row, self.seconds["decode"])) is not None:
-                yield news
-                self.check()
+            for row in rows:
+                if (news := films[row].news(row, self.seconds["decode"])) is not None:
+                    yield news
+                    self.check()
             clock = time.perf_counter()
         self.seconds["decode"] += time.perf_counter() - clock
 

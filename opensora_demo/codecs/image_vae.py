@@ -14,6 +14,7 @@ from opensora_demo.codecs.base import Codec
 from opensora_demo.codecs.gaussian import sample_gaussian
 from opensora_demo.import_lock import IMPORT_LOCK
 from opensora_demo.nn.peers import in_turn
+from opensora_demo.nn.threads import side_by_side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class ImageVAE(Codec):
             from diffusers.models.autoencoders.vae import Decoder
 
         self.cfg = cfg
+        self.splits_batches = False  # among threads that compute alone: faster for small networks on a CPU
         levels = len(cfg.block_channels)
         self.module = AutoencoderKL(
             in_channels=3 * cfg.pixel_unshuffle**2,
@@ -120,10 +122,14 @@ class ImageVAE(Codec):
         return in_turn(parts, self.decode_frames, self.peers, latents)
 
     def decode_frames(self, z: Tensor) -> Tensor:
-        """All frames of all clips, in micro-batches."""
+        """All frames of all clips, in micro-batches; where there are enough of them, one on each thread."""
         b = z.shape[0]
         z = rearrange(z, "b c t h w -> (b t) c h w") / self.cfg.latent_scale
-        frames = torch.cat([self._decode_part(part) for part in z.split(self.cfg.micro_batch)])
+        parts = z.split(self.cfg.micro_batch)
+        threads = torch.get_num_threads() if self.splits_batches else 1
+        at_once = threads if len(parts) >= threads else 1
+        groups = [parts[at : at + at_once] for at in range(0, len(parts), at_once)]
+        frames = torch.cat([part for group in groups for part in side_by_side(self._decode_part, group)])
         return rearrange(frames, "(b t) c h w -> b c t h w", b=b)
 
     def _decode_part(self, z: Tensor) -> Tensor:

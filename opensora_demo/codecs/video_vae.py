@@ -99,3 +99,4 @@ class VideoVAE(Codec):
 
     def prepare_for_cpu(self) -> None:
         self.spatial_vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spatial_vae.splits_batches = True

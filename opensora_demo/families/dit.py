@@ -114,7 +114,7 @@ class DiTFamily(Family[DiTConditioning]):
         def call(rows: list[int], branches: list[int]) -> Tensor:
             return self.call(x, t, condition, rows, branches)
 
-        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch, peers=self.peers)
+        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch, peers=self.peers, threads=self.threads)
 
     def predict(self, x: Tensor, timestep: float, index: int, condition: DiTConditioning) -> Prediction:
         """Guided (eps, variance values) (rows, 2 c, t, h, w)."""

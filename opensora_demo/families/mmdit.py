@@ -163,7 +163,12 @@ class MMDiTFamily(Family[MMDiTConditioning]):
 
         distilled_rows_differ = self.adapter.distilled and len(set(condition.scales)) > 1
         return evaluate(
-            call, wanted, shared=shared and not distilled_rows_differ, max_batch=self.max_batch, peers=self.peers
+            call,
+            wanted,
+            shared=shared and not distilled_rows_differ,
+            max_batch=self.max_batch,
+            peers=self.peers,
+            threads=self.threads,
         )
 
     def times(self, run: RunSettings, size: Grid) -> tuple[float, ...]:

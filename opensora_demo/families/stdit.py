@@ -248,7 +248,7 @@ class STDiTFamily(Family[STDiTConditioning]):
         def call(rows: list[int], branches: list[int]) -> Tensor:
             return self.call(x, timestep, condition, rows, branches, x_mask)
 
-        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch, peers=self.peers)
+        return evaluate(call, wanted, shared=shared, max_batch=self.max_batch, peers=self.peers, threads=self.threads)
 
     def own_predictions(
         self,

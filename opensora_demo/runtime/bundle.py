@@ -69,6 +69,11 @@ class ModelBundle:
         return latent_to_rgb(latent, self.preview_matrix)
 
     @property
+    def threads(self) -> int:
+        """How many batches are computed side by side, each on a thread of its own: see `nn.threads`."""
+        return self.family.threads
+
+    @property
     def codec_dtype(self) -> torch.dtype:
         return next(self.codec.parameters()).dtype
 
@@ -133,7 +138,7 @@ class _Loader:
         spec, options = self.spec, self.options
         t5, clip, network, codec = self.t5(), self.clip(), self.network(), self.codec()
         encoders = self.offloaded(t5, clip, network, codec) if spec.published else self.small_encoders(t5, clip)
-        family = build_family(spec, network, encoders)
+        family = self.family(network, encoders)
         family.weaker = self.weaker()
         return ModelBundle(
             spec=spec,
@@ -152,7 +157,12 @@ class _Loader:
         if not self.spec.weaker:
             return None
         other = _Loader(find_model(self.spec.weaker), self.device, self.options, self.check)
-        return build_family(other.spec, other.network(), other.small_encoders(other.t5(), other.clip()))
+        return other.family(other.network(), other.small_encoders(other.t5(), other.clip()))
+
+    def family(self, network: nn.Module, encoders: Encoders) -> Family[Any]:
+        family = build_family(self.spec, network, encoders)
+        family.splits_batches = self.device.type == "cpu" and not self.spec.published
+        return family
 
     def small_encoders(self, t5: T5TextEncoder | None, clip: ClipTextEncoder | None) -> Encoders:
         """Of a model whose parts are all where they compute."""

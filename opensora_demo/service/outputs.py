@@ -11,6 +11,8 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +78,14 @@ class TableFiles:
     grid: Path | None
     numbers: Path | None
     mosaics: dict[tuple[int, int], Sheet]
+
+
+_READING = ThreadPoolExecutor(1, "reader")
+
+
+def read_beside(read: Callable[[Clip], T], clip: Clip) -> Future[T]:
+    """What `marks_of` or `scene_marks` will say, read while the clip's files are written."""
+    return _READING.submit(copy_context().run, read, clip)
 
 
 def marks_of(clip: Clip) -> dict[str, Mark] | None:
@@ -231,10 +241,10 @@ class OutputFolder:
     def write_cell(self, clip: Clip) -> ClipFiles:
         """One clip of a comparison, in all forms in which the page needs it."""
         request = clip.request
-        file = self.new_file(request.model_id, request.prompt, request.seed)
+        file, marks = self.new_file(request.model_id, request.prompt, request.seed), read_beside(marks_of, clip)
         self._with_room(lambda: write_mp4(file, clip.frames, request.fps, request.settings()))
         sheet = self._with_room(lambda: _sheet(file.with_suffix(".jpg"), clip.frames))
-        return ClipFiles(file=file, sheet=sheet, marks=marks_of(clip))
+        return ClipFiles(file=file, sheet=sheet, marks=marks.result())
 
     def write_table(
         self, comparison: Comparison, clips: Sequence[Sequence[Frames]], samples: Sequence[Sample]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 Visit = Callable[..., Any]
 
 PHASE = "([name, phase]) => document.querySelector('#' + name + ' section').dataset.phase === phase"
+STEPPING = """([name]) => {
+  const line = document.querySelector(`#${name} .os-text, #${name} .os-compare-text`);
+  return /^Denoising [1-9]/.test(line?.textContent);
+}"""
 SEEN = """(name) => {
   const part = document.querySelector('#' + name);
   const notes = document.querySelector('.toast-wrap')?.innerText;
-  return [part?.querySelector('section')?.dataset.phase, part?.innerText.slice(0, 300), notes];
+  const steps = document.querySelector("[aria-label='number input for Steps']")?.value;
+  return [part?.querySelector('section')?.dataset.phase, steps, part?.innerText.slice(0, 300), notes];
 }"""
 FORM_HOLDS = """([selector, value]) => {
   const field = document.querySelector(selector);
@@ -44,14 +50,33 @@ def start(page: Any, prompt: str, steps: int | None = None) -> None:
 
 
 def wait(page: Any, phase: str, name: str = "stage") -> None:
-    """Until a stage or comparison is in a phase; what is seen in place of it is said when it never comes."""
+    """Until a stage or comparison is in a phase."""
+    _wait(page, PHASE, phase, name)
+
+
+def wait_for_steps(page: Any, name: str = "stage") -> None:
+    """Until a stage or comparison says which step it is at."""
+    _wait(page, STEPPING, "steps", name)
+
+
+def _wait(page: Any, condition: str, what: str, name: str) -> None:
+    """What is seen in place of it is said when it never comes."""
     from playwright.sync_api import TimeoutError as NeverComes
 
     try:
-        page.wait_for_function(PHASE, arg=[name, phase], polling=20)
+        page.wait_for_function(condition, arg=[name, what], polling=20)
     except NeverComes as error:
         seen = page.evaluate(SEEN, name)
-        raise AssertionError(f"#{name} does not come to {phase!r}: {seen}") from error
+        raise AssertionError(f"#{name} does not come to {what!r}: {seen}") from error
+
+
+def wait_for_silence(page: Any, seconds: float = 2.0) -> None:
+    """Until the page has asked the server for nothing for so long."""
+    asked = [time.monotonic()]
+    page.on("request", lambda request: asked.append(time.monotonic()) if "/gradio_api/" in request.url else None)
+    while time.monotonic() - asked[-1] < seconds:
+        page.wait_for_timeout(100)
+        assert asked[-1] - asked[0] < 60, f"{len(asked)} requests in a minute"
 
 
 def press_chips(page: Any, *words: str) -> None:

@@ -133,7 +133,7 @@ def visit(contexts: Callable[..., Any], address: str) -> Iterator[Open]:
         pages.append(page)
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme, reduced_motion="no-preference" if motion else "reduce")
-        page.set_default_timeout(180_000)  # beside the other worker, lint and an installation on two slow cores
+        page.set_default_timeout(90_000)  # beside the other worker, lint and an installation on two slow cores
         page.on("console", lambda m: complaints.append(f"console: {m.text}") if complains(m) else None)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -145,5 +145,7 @@ def visit(contexts: Callable[..., Any], address: str) -> Iterator[Open]:
 
     yield open_page
     for page in pages:
+        if not page.is_closed():
+            page.evaluate("localStorage.clear()")  # also where a test ended before it had tidied up
         page.close()
     assert not complaints

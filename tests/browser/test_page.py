@@ -22,12 +22,12 @@ from tests.browser.actions import (
     text,
     wait,
     wait_for_prompt,
+    wait_for_silence,
+    wait_for_steps,
 )
 
 pytestmark = pytest.mark.browser
 
-STEPPING_COMPARISON = "() => /^Denoising [1-9]/.test(document.querySelector('#grid .os-compare-text').textContent)"
-STEPPING = """(name) => /^Denoising [1-9]/.test(document.querySelector('#' + name + ' .os-text')?.textContent)"""
 CANVAS_CHANGED = """() => {
   const canvas = document.querySelector('#stage .os-canvas');
   if (!canvas.width || getComputedStyle(canvas).visibility !== 'visible') return false;
@@ -123,21 +123,25 @@ def test_a_page_loaded_anew_finds_its_run(visit: Visit) -> None:
     start(page, "a green star", steps=2)
     wait(page, "done")
     start(page, "a red ball", steps=250)
-    page.wait_for_function(STEPPING, arg="stage", polling=20)
+    wait_for_steps(page)
     page.reload()
-    page.wait_for_function(STEPPING, arg="stage", polling=20)  # the one it left
+    wait_for_steps(page)  # the one it left
     assert text(page, "#stage .os-prompt") == "a red ball"
     page.wait_for_function("() => document.querySelector('#stage .os-card-text')?.textContent === 'a green star'")
+    page.evaluate("document.querySelector('#stop').click()")
+    page.wait_for_function("() => /done|stopped/.test(document.querySelector('#stage section').dataset.phase)")
+    start(page, "a red ball")  # again: the first run may have been over by now
+    wait_for_steps(page)
     page.get_by_label("Keep running").check()
     another = visit()
-    another.wait_for_function(STEPPING, arg="stage", polling=20)
+    wait_for_steps(another)
     another.wait_for_function(FORM_HOLDS, arg=["#prompt textarea", "a red ball"])
     another.wait_for_function(FORM_HOLDS, arg=["[aria-label='number input for Steps']", "250"])
     another.close()
     page.get_by_label("Keep running").uncheck()  # and no later page asks for it
     page.click("#stop")
     wait(page, "stopped")
-    page.locator("#stage .os-card").first.click()  # the finished one came along, and plays
+    page.locator("#stage .os-card", has_text="a green star").click()  # the finished one came along, and plays
     page.wait_for_function(PLAYING, arg="stage")
     page.wait_for_function("() => document.querySelector('#prompt textarea').value === 'a green star'")
 
@@ -172,6 +176,7 @@ def test_a_link_fills_the_form_which_outlives_its_page(visit: Visit, tmp_path: P
     page.wait_for_function(FORM_HOLDS, arg=["#seed textarea, #seed input", "12"])
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_function(FORM_HOLDS, arg=["#scales textarea, #scales input", "2, 5, 6"])
+    wait_for_silence(page)
 
 
 def test_a_clip_dropped_on_the_page_gives_its_settings_back(visit: Visit) -> None:
@@ -254,7 +259,7 @@ def occupy(page: Any) -> None:
     page.fill("#prompt textarea", "a red ball")
     open_compare(page, "2, 3, 4, 5, 6, 7")
     page.click("#compare")
-    page.wait_for_function(STEPPING_COMPARISON, polling=20)
+    wait_for_steps(page, "grid")
 
 
 def test_a_closed_tab_gives_the_device_back_to_those_who_wait(visit: Visit) -> None:

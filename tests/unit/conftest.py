@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from opensora_demo.service.local import LocalEngine
+from opensora_demo.service.outputs import OutputFolder
+from tests.unit.devices import Device
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def engine(device: Device) -> Iterator[LocalEngine]:
+    """Of that device, whose points all pass at the end."""
+    engine = LocalEngine(device, generate=device.generate, explain=device.explain)  # type: ignore[arg-type]
+    yield engine
+    for point in device.held.values():
+        point.set()
+    engine.close()
+
+
+@pytest.fixture
+def files() -> Iterator[OutputFolder]:
+    files = OutputFolder()
+    yield files
+    files.close()
 
 
 @pytest.fixture

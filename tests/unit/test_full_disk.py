@@ -25,7 +25,7 @@ from opensora_demo.service.run_queue import QueuedRun, QueueWorker, RunQueue
 from opensora_demo.service.runs import reason_of
 from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.t5 import TextFeatures
-from tests.unit.test_service_engine import Device
+from tests.unit.devices import Device
 from tests.unit.test_storage import add, clip_file, states
 
 SIZE = 1_000_000  # bytes

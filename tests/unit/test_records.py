@@ -476,13 +476,6 @@ def test_a_run_of_another_kind_is_not_found_and_keeps_no_turn(start: Start, pipe
     until(lambda: not two.engine.line().busy)
 
 
-@pytest.fixture
-def files() -> Iterator[OutputFolder]:
-    files = OutputFolder()
-    yield files
-    files.close()
-
-
 def test_a_video_job_is_found_by_another_process(
     start: Start, cluster: Here, pipelines: list[FakePipeline], files: OutputFolder
 ) -> None:

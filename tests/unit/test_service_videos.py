@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +21,9 @@ from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.outputs import OutputFolder
 from opensora_demo.service.runs import Runs
 from opensora_demo.service.video_jobs import VideoJob, VideoJobs
-from tests.unit.test_service_engine import WAIT_S, Device
+from tests.unit.devices import WAIT_S, Device
 
 ASKED = {"prompt": "a ball", "num_inference_steps": 4, "num_frames": 1, "seed": 3}
-
-
-@pytest.fixture
-def device() -> Device:
-    return Device()
-
-
-@pytest.fixture
-def engine(device: Device) -> Iterator[LocalEngine]:
-    engine = LocalEngine(device, generate=device.generate)  # type: ignore[arg-type]
-    yield engine
-    for point in device.held.values():
-        point.set()
-    engine.close()
-
-
-@pytest.fixture
-def files() -> Iterator[OutputFolder]:
-    files = OutputFolder()
-    yield files
-    files.close()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from opensora_demo.service import run_queue
 from opensora_demo.service.gallery import Gallery
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.run_queue import QueuedRun, QueueWorker, RunQueue, given_of, parse_batch, prompts_of
-from tests.unit.test_service_engine import WAIT_S, Device
+from tests.unit.devices import WAIT_S, Device
 
 ESTIMATOR = Estimator()
 
@@ -137,11 +137,6 @@ def test_a_bad_line_is_named_and_nothing_is_added() -> None:
 @pytest.fixture
 def queue(tmp_path: Path) -> RunQueue:
     return RunQueue(tmp_path / "storage" / "queue")
-
-
-@pytest.fixture
-def device() -> Device:
-    return Device()
 
 
 @pytest.fixture

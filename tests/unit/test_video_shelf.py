@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,8 @@ from opensora_demo.service.outputs import OutputFolder
 from opensora_demo.service.runs import Runs
 from opensora_demo.service.video_jobs import VideoJobs
 from opensora_demo.service.video_shelf import VideoShelf
-from tests.unit.test_service_engine import WAIT_S, Device
+from tests.unit.devices import WAIT_S, Device
 from tests.unit.test_service_videos import ASKED, ended
-
-
-@pytest.fixture
-def device() -> Device:
-    return Device()
-
-
-@pytest.fixture
-def engine(device: Device) -> Iterator[LocalEngine]:
-    engine = LocalEngine(device, generate=device.generate)  # type: ignore[arg-type]
-    yield engine
-    for point in device.held.values():
-        point.set()
-    engine.close()
-
-
-@pytest.fixture
-def files() -> Iterator[OutputFolder]:
-    files = OutputFolder()
-    yield files
-    files.close()
 
 
 @pytest.fixture

@@ -194,6 +194,10 @@ class _Recorder:
         self.family = family
         self.latents: Tensor | None = None
 
+    @property
+    def threads(self) -> int:
+        return self.family.threads
+
     def condition(self, request: GenerationRequest, given: ConditioningFrames, size: tuple[int, int, int]) -> Any:
         return self.family.condition(request, given, size)
 

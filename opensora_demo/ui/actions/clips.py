@@ -19,7 +19,7 @@ from opensora_demo.request.events import DecodedFrames, Finished
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.service.engine import RunRecord, State
 from opensora_demo.service.forms import Form, given_names, parse_form, with_frames_of_form
-from opensora_demo.service.outputs import RunFiles, scene_marks
+from opensora_demo.service.outputs import RunFiles, read_beside, scene_marks
 from opensora_demo.service.runs import Run, new_id, part_id
 from opensora_demo.toy.chips import TOY_MODELS
 from opensora_demo.ui.context import (
@@ -89,11 +89,11 @@ class ClipActions:
                     view.show(*picture)
                 run.publish((view.value(run.elapsed_s, kept=run.kept), scope.value(done=False)))
                 if isinstance(event, Finished):
+                    marks = read_beside(scene_marks, event.clips[0]) if len(event.clips) == 1 else None
                     file, settings = files.finish(event)
                     if storage is not None:
                         storage.gallery.keep(file)
-                    marks = scene_marks(event.clips[0]) if len(event.clips) == 1 else []
-                    made = view.finish(file, settings, run.elapsed_s, marks)
+                    made = view.finish(file, settings, run.elapsed_s, [] if marks is None else marks.result())
                     run.publish((made, scope.value(done=False)))  # what is still to be decoded comes after it
                     last = view.complete(made["elapsed"]), scope.value(done=True)
             assert last is not None

@@ -14,7 +14,7 @@ from opensora_demo.service.forms import AXES, DEFAULT_SCALES, MAX_SEEDS, compare
 from opensora_demo.ui.actions.all import Actions
 from opensora_demo.ui.components import Compare, PlainChecks, PlainDropdown, PlainRadio, PlainText
 from opensora_demo.ui.controls import compare_note, example_prompt, rule_choices, stage_props, titled, updated_names
-from opensora_demo.ui.events import QUICK, RUN, WATCH
+from opensora_demo.ui.events import QUICK, RUN, WATCH, on_last
 from opensora_demo.ui.language import mark
 from opensora_demo.ui.scripts import call_js
 from opensora_demo.weights.options import WeightOptions
@@ -165,10 +165,10 @@ def wire(tab: CompareControls, everything: dict[str, Any], actions: Actions, pag
     parts = [rows, tab.presets, tab.models, fields["seeds"]]  # controls.ROW_FIELDS
     axis.input(actions.comparison.choose_axis, [axis, rows, model], parts, **QUICK)
     changed = [axis.change, model.change]
-    gr.on(changed, actions.comparison.follow_axis, [axis, rows, model], parts, trigger_mode="always_last", **QUICK)
+    on_last(changed, actions.comparison.follow_axis, [axis, rows, model], parts, **QUICK)
     tab.presets.input(None, tab.presets, rows, js=SAME_JS, **QUICK)
     tab.models.input(None, tab.models, rows, js='(ids) => ids.join("; ")', **QUICK)
     rows.input(None, None, tab.presets, js="() => null", **QUICK)
     planned = [*fields.values(), everything["model"]]
     changes = [*(box.change for box in (*planned, everything["steps"])), page.load]
-    gr.on(changes, actions.comparison.plan, form, tab.plan, trigger_mode="always_last", **QUICK)
+    on_last(changes, actions.comparison.plan, form, tab.plan, **QUICK)

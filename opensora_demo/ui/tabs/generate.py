@@ -30,7 +30,7 @@ from opensora_demo.ui.controls import (
     stage_props,
     updated_names,
 )
-from opensora_demo.ui.events import COUNTED, QUEUED, QUICK, QUIET, RUN, WATCH
+from opensora_demo.ui.events import COUNTED, QUEUED, QUICK, QUIET, RUN, WATCH, on_last
 from opensora_demo.ui.language import mark
 from opensora_demo.ui.scripts import UI_ASSETS, call_js, served_at
 from opensora_demo.ui.values.common import FileValue, chips_value
@@ -320,7 +320,7 @@ def wire(tab: GenerateControls, everything: dict[str, Any], scope: Scope, action
     tab.curve.draw(actions.form.draw, None, fields["curve"], trigger_mode="multiple", **QUICK)
     drawn = [fields["curve"], fields["guidance"]]
     gr.on([*(box.change for box in drawn), page.load], None, drawn, tab.curve, js=CURVE_JS, **QUICK)
-    fields["rule"].change(actions.form.rule_note, fields["rule"], tab.rule_note, **QUICK)
+    on_last([fields["rule"].change], actions.form.rule_note, fields["rule"], tab.rule_note, **QUICK)
     tab.dice.click(lambda: str(secrets.randbelow(MAX_SEED + 1)), None, fields["seed"], **QUICK)
     tab.no_seed.click(lambda: "", None, fields["seed"], **QUICK)
     for name, button in tab.presets.items():
@@ -329,7 +329,7 @@ def wire(tab: GenerateControls, everything: dict[str, Any], scope: Scope, action
     page.load(None, None, tab.fold, js=FOLD_JS, **QUIET)
     _wire_model(tab, everything, updated, actions, page)
     cut = [fields[name] for name in seen_names()]
-    cropped = gr.on([box.change for box in (*cut, model)], actions.form.crop, [model, *cut], seen, **QUEUED)
+    cropped = on_last([box.change for box in (*cut, model)], actions.form.crop, [model, *cut], seen, **QUEUED)
     cropped.failure(actions.form.without_unreadable, files, files, **QUICK)
     tab.follows["loop"].click(None, *(fields[name] for name in frame_names()), js="(first) => first", **QUICK)
 
@@ -353,7 +353,7 @@ def _wire_model(
     model, sizes = fields["model"], [fields[name] for name in size_names()]
     chosen = [model, everything["model_before"], *fields.values()]
     model.input(actions.form.choose_model, chosen, updated, **QUICK)
-    model.change(actions.weights.fetchable, model, fetched_by, **QUICK)
+    on_last([model.change], actions.weights.fetchable, model, fetched_by, **QUICK)
     fetch.click(actions.weights.ask, model, fetched_by, **QUICK)
     fetched = tab.surely.click(actions.weights.download, model, cost, **WATCH)
     tab.surely.click(lambda: gr.update(visible=False), None, tab.surely, **QUICK)
@@ -362,17 +362,21 @@ def _wire_model(
     fetched.success(actions.form.choose_model, chosen, updated, **QUICK)
     fetched.success(actions.weights.fetchable, model, fetched_by, **QUICK)
     tab.room.expand(actions.weights.fits, model, tab.fits, **COUNTED)
-    model.change(
-        lambda chosen: (gr.update(visible=is_published(chosen), open=False), ""), model, [tab.room, tab.fits], **QUICK
+    on_last(
+        [model.change],
+        lambda chosen: (gr.update(visible=is_published(chosen), open=False), ""),
+        model,
+        [tab.room, tab.fits],
+        **QUICK,
     )
     stages = [everything["stage"], everything["grid"]]
     shaped = [box.change for box in sizes]
-    gr.on(shaped, actions.form.size, [model, *sizes], stages, trigger_mode="always_last", **QUICK)
+    on_last(shaped, actions.form.size, [model, *sizes], stages, **QUICK)
     costs = [tab.in_scenes if name == "prompt" else fields[name] for name in cost_names()]
     costly = [*(box.change for box in costs), page.load]
-    gr.on(costly, actions.weights.cost, costs, cost, trigger_mode="always_last", **COUNTED)
+    on_last(costly, actions.weights.cost, costs, cost, **COUNTED)
     fetched.success(actions.weights.cost, costs, cost, **COUNTED)
     fields["prompt"].change(None, fields["prompt"], None, js=SCENES_JS, **QUIET)
     timed = [fields["fps"], *costs]
     lasting = [box.change for box in timed]
-    gr.on(lasting, actions.form.scenes, timed, tab.scenes, trigger_mode="always_last", **QUICK)
+    on_last(lasting, actions.form.scenes, timed, tab.scenes, **QUICK)

@@ -1,0 +1,48 @@
+"""Parts of one computation, each on a thread of its own that computes alone.
+
+A small network spends much of its time on waking all threads for each operation and waiting for the last of them; where
+a batch falls into as many parts as there are threads, nothing waits before the end (benchmarks/threads.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+@cache
+def _pool(size: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(size, "part", torch.set_num_threads, (1,))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not forked
+
+
+def side_by_side(run: Callable[[P], T], parts: Sequence[P]) -> list[T]:
+    """`run` of each part, in order, all at once, with the caller's context variables and kind of gradient; a single one
+    with all threads. The first that raises does so here, when all have ended."""
+    if len(parts) == 1:
+        return [run(parts[0])]
+    threads, inference, gradient = torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def alone(part: P) -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradient):
+            return run(part)
+
+    torch.set_num_threads(1)  # MKL has one number for all of the process
+    try:
+        futures = [_pool(len(parts)).submit(copy_context().run, alone, part) for part in parts]
+        wait(futures)
+    finally:
+        torch.set_num_threads(threads)
+    return [future.result() for future in futures]
