@@ -24,7 +24,7 @@ from opensora_demo.frames import to_frames, to_video
 from opensora_demo.memory import PeakMemory, is_out_of_memory, let_go
 from opensora_demo.messages import message
 from opensora_demo.nn.abort import checking
-from opensora_demo.nn.threads import side_by_side
+from opensora_demo.nn.threads import side_by_side, use_all_threads
 from opensora_demo.preview import Lazy, decode_step, inspect_step
 from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded, Event, Finished, Started, StepPreview
 from opensora_demo.request.request import GenerationRequest
@@ -363,6 +363,7 @@ def generate(
     a network after `cancel` is set, NumericsError when the output is not finite.
     """
     yield Started(request=request)
+    use_all_threads()
     memory, seconds = PeakMemory(bundle.device), {"text": 0.0, "denoise": 0.0, "decode": 0.0}
     draw, unknown = noise_of(bundle, request), dict[str, None]()
     reused: list[tuple[bool, ...]] = []

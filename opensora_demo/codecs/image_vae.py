@@ -126,7 +126,7 @@ class ImageVAE(Codec):
         b = z.shape[0]
         z = rearrange(z, "b c t h w -> (b t) c h w") / self.cfg.latent_scale
         parts = z.split(self.cfg.micro_batch)
-        threads = torch.get_num_threads() if self.splits_batches else 1
+        threads = torch.get_num_threads() if self.splits_batches and z.device.type == "cpu" else 1
         at_once = threads if len(parts) >= threads else 1
         groups = [parts[at : at + at_once] for at in range(0, len(parts), at_once)]
         frames = torch.cat([part for group in groups for part in side_by_side(self._decode_part, group)])

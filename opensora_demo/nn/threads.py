@@ -24,8 +24,32 @@ def _pool(size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, "part", torch.set_num_threads, (1,))
 
 
+_all = 0  # threads of a run, where `use_threads` has said it
+
+
+def use_threads(count: int) -> None:
+    """From now on runs of this process compute with so many threads."""
+    global _all
+    torch.set_num_threads(count)
+    _all = count
+
+
+def use_all_threads() -> None:
+    """Before a run: torch has a number for each thread, and one that began to compute while another's parts did, each
+    alone, has kept theirs."""
+    if _all and torch.get_num_threads() != _all:
+        torch.set_num_threads(_all)
+
+
+def _forget() -> None:
+    """Threads are not forked."""
+    global _all
+    _pool.cache_clear()
+    _all = 0
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not forked
+    os.register_at_fork(after_in_child=_forget)
 
 
 def side_by_side(run: Callable[[P], T], parts: Sequence[P]) -> list[T]:

@@ -23,6 +23,7 @@ from opensora_demo.messages import message
 from opensora_demo.models.base import NetworkConfig
 from opensora_demo.nn.abort import abortable
 from opensora_demo.nn.attention import set_attention_kernel
+from opensora_demo.nn.threads import use_threads
 from opensora_demo.preview import PictureDecoder, first_channels, latent_to_rgb, tiny_pictures
 from opensora_demo.request.events import Stage
 from opensora_demo.request.video import Frames
@@ -100,7 +101,7 @@ def fit_threads() -> int:
         allowed = min(allowed, max(1, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max": no quota
         pass
-    torch.set_num_threads(min(allowed, torch.get_num_threads()))
+    use_threads(min(allowed, torch.get_num_threads()))
     return torch.get_num_threads()
 
 

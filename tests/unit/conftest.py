@@ -6,10 +6,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from opensora_demo.nn import threads
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.service.outputs import OutputFolder
 from tests.unit.devices import Device
+
+
+def _computing_with(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "_all", count)
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sums of several threads differ in the last bit."""
+    yield from _computing_with(1, monkeypatch)
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from _computing_with(2, monkeypatch)
 
 
 @pytest.fixture

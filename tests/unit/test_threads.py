@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextvars import ContextVar
 from threading import Event as Flag
 from typing import Any
@@ -16,22 +15,15 @@ from torch import Tensor, nn
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled
 from opensora_demo.families.branches import evaluate
-from opensora_demo.nn.threads import side_by_side
+from opensora_demo.nn.threads import side_by_side, use_all_threads
 from opensora_demo.pipeline import generate, run
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
 from opensora_demo.sampling.guidance import SKIP
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 WAIT_S = 30.0
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 def comparison(**more: Any) -> GenerationRequest:
@@ -68,6 +60,28 @@ def test_what_a_part_raises_comes_when_all_have_ended() -> None:
         side_by_side(part, [0, 1])
     assert ended.is_set()
     assert torch.get_num_threads() == 2
+
+
+def test_who_begins_meanwhile_has_all_threads_for_his_run() -> None:
+    began, computed = Flag(), Flag()
+    seen: list[int] = []
+
+    def another() -> None:
+        assert began.wait(WAIT_S)
+        torch.ones(10**6).exp()  # his first operation
+        computed.set()
+        use_all_threads()
+        seen.append(torch.get_num_threads())
+
+    def part(k: int) -> None:
+        began.set()
+        assert computed.wait(WAIT_S)
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    side_by_side(part, [0, 1])
+    thread.join(WAIT_S)
+    assert seen == [2]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from opensora_demo.service.options import (
 from opensora_demo.service.runs import Runs
 from opensora_demo.weights.options import WeightOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as there
 MODEL = "debug-1.2"
 FORK = multiprocessing.get_context("fork")
 
@@ -89,15 +90,6 @@ class Space:
             return call
 
         return decorate
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As there: sums of several threads differ in the last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def engine_on(space: Space, most_s: int = 120) -> LocalEngine:
