@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -63,6 +64,7 @@ from opensora_demo.weights.options import WeightOptions
 
 SPARE_THREADS = 40  # a run that is watched takes one, and the page is to be answered meanwhile
 NEVER = "1000000000"  # calls after which Gradio sums up its statistics of them, which nobody is shown
+SIDE_BY_SIDE = "20"  # answers of one function at once
 SESSIONS = 200  # of whom Gradio keeps components that were changed (`ui.sessions`)
 JOIN_S = 2.0  # how long the queue of runs may take to write down where it stopped
 
@@ -118,7 +120,16 @@ def warm(bundles: Bundles, done: threading.Event) -> None:
         done.set()
     except DemoError as error:
         logging.getLogger(__name__).error("%s", error)
-    keep_for_good()
+
+
+def collect_from_now_on(warming: Callable[[threading.Event], None], done: threading.Event) -> None:
+    """Warm up, then collect garbage again, which `opensora_demo.__main__` has left off: what is imported and loaded
+    until now is kept for good, and walking through it time and again took a third of the wait for the first clip."""
+    try:
+        warming(done)
+    finally:
+        keep_for_good()
+        gc.enable()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,6 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     uploads = process_folder() / "gradio"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = NEVER
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # and what is answered
+    os.environ["GRADIO_DEFAULT_CONCURRENCY_LIMIT"] = SIDE_BY_SIDE  # `queue()` would build the server once more
     try:
         engine, warming = engine_of(server, weights)
     except DemoError as error:
@@ -151,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         runs=Runs(most=server.max_runs, most_each=server.max_runs_each, memory=engine),
         storage=storage,
     )
-    page = build_page(context).queue(max_size=None, default_concurrency_limit=20)
+    page = build_page(context)
     doors = Middleware(Doors, context=context, functions=page.fns, uploads=uploads, private=not server.public)
     api = Middleware(VideoApi, context=context, server=server)  # directly in front of the doors
     of_storage = [] if storage is None else [Middleware(GalleryFiles, storage=storage)]
@@ -185,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
         remove()
         return 1
     # Only now: what it imports would keep the page from its first visitor.
-    threading.Thread(target=warming, args=(context.warmed,), name="warm", daemon=True).start()
+    warm_up = threading.Thread(target=collect_from_now_on, args=(warming, context.warmed), name="warm", daemon=True)
+    warm_up.start()
     keep_little(page)
     adopt("uvicorn", "uvicorn.error", "uvicorn.access")  # which the server has set up for itself
     shutdown.wait()

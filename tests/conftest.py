@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch
 
+import opensora_demo.ui  # first: Gradio then writes no stubs
 from opensora_demo.catalog import NANO
 from opensora_demo.memory import keep_for_good
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle

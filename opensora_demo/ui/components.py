@@ -8,19 +8,16 @@ browser sets text with `textContent`.
 
 from __future__ import annotations
 
-from functools import wraps
+from copy import deepcopy
+from functools import cache, wraps
 from typing import Any
 
 import gradio as gr
-from gradio import component_meta
 from gradio.data_classes import FileData, ImageData
 
 from opensora_demo.errors import RequestError
 from opensora_demo.messages import message
 from opensora_demo.ui.scripts import UI_ASSETS, start_line
-
-# Gradio writes a .pyi stub beside the source of every component class as it is defined; nothing is written at import.
-component_meta.create_or_modify_pyi = lambda *_: None
 
 
 class PlainText(gr.Textbox):
@@ -85,7 +82,7 @@ class ReferenceImage(gr.Image):
         return _uploaded(payload, "reference", "request.image_upload")
 
     def api_info(self) -> dict[str, Any]:
-        return ImageData.model_json_schema()
+        return _schema(ImageData)
 
 
 class GivenVideo(gr.File):
@@ -105,7 +102,17 @@ class GivenVideo(gr.File):
         return _uploaded(payload, "video", "request.video_upload")
 
     def api_info(self) -> dict[str, Any]:
-        return FileData.model_json_schema()
+        return _schema(FileData)
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    """Of a model of Gradio's, which asks for it each time it writes down the page, dozens of times a start."""
+    return deepcopy(_made_schema(model))
+
+
+@cache
+def _made_schema(model: Any) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _uploaded(payload: Any, field: str, refusal: str) -> str | None:
