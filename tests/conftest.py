@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +18,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch
 
-import opensora_demo.ui  # first: Gradio then writes no stubs
 from opensora_demo.catalog import NANO
 from opensora_demo.memory import keep_for_good
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
+from opensora_demo.ui.stubs import write_no_stubs
+
+write_no_stubs()  # whoever imports Gradio first
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +70,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
+def pytest_configure() -> None:
+    gc.disable()  # while test modules and what they need are imported
+
+
 def pytest_collection_finish() -> None:
-    """Everything is imported now."""
+    """Everything that is imported at once is there."""
     keep_for_good()
+    gc.enable()
+
+
+modules_kept = [0]
+
+
+@pytest.fixture(autouse=True)
+def imports_are_kept_for_good() -> None:
+    """PyAV has all garbage collected for each file that it closes, which walks through whatever is imported."""
+    if len(sys.modules) > modules_kept[0] + 50:
+        keep_for_good()
+        modules_kept[0] = len(sys.modules)
 
 
 # Tests that reach what has a floor under its coverage (Makefile). The others are not traced, which took a third longer.

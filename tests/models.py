@@ -1,4 +1,4 @@
-"""Models that stand for a kind, with which tests are run, and their variants, which are left to the thorough ones."""
+"""Which cases stand for a kind, with which tests are always run; the others are left to the thorough ones."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def by_kind(names: Iterable[str], *, variants: Iterable[str] = VARIANTS) -> list
     """Parameters of a test, of which the variants are thorough."""
     others = set(variants)
     return [pytest.param(name, marks=pytest.mark.thorough) if name in others else pytest.param(name) for name in names]
+
+
+def sampled(cases: Iterable[Any], *always: str) -> list[Any]:
+    """Parameters of a test that takes long: all cases are thorough but those that are named, by `id` or as they are.
+    Raises ValueError for a name that is none of theirs."""
+    by_name = {str(getattr(case, "id", case)): case for case in cases}
+    if unknown := set(always) - set(by_name):
+        raise ValueError(f"no cases: {', '.join(sorted(unknown))}")
+    return [
+        pytest.param(case, id=name, marks=() if name in always else pytest.mark.thorough)
+        for name, case in by_name.items()
+    ]

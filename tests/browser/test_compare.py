@@ -123,6 +123,7 @@ def test_clips_appear_play_in_step_obey_one_transport_and_survive_a_reload(visit
     page.wait_for_function(DONE, arg=2)
 
 
+@pytest.mark.thorough
 def test_rows_and_rules_make_a_table_with_a_chart(visit: Visit) -> None:
     page = visit()
     page.get_by_label("number input for Steps").fill("3")

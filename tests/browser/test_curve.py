@@ -13,6 +13,7 @@ pytestmark = pytest.mark.browser
 TYPED = "#curve textarea, #curve input"
 
 
+@pytest.mark.thorough
 def test_a_curve_is_drawn_typed_and_in_the_clip(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Draw guidance over the steps").click()

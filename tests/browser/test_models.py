@@ -179,6 +179,7 @@ def test_a_clip_brings_its_model_back(visit: Visit) -> None:
 @pytest.mark.skipif(
     not unavailable_reason(find_model("opensora-2.0-dcae"), DEFAULT_OPTIONS), reason="its weights are here"
 )
+@pytest.mark.thorough
 def test_a_model_without_weights_says_so(visit: Visit) -> None:
     page = visit(width=390)
     page.fill("#prompt textarea", "a red ball")

@@ -117,6 +117,7 @@ def test_bad_input_is_explained_and_costs_nothing(visit: Visit) -> None:
     assert text(page, "#stage .os-note").startswith("nano does not know: dragon, $, alert")
 
 
+@pytest.mark.thorough
 def test_a_page_loaded_anew_finds_its_run(visit: Visit) -> None:
     """So does another page of this browser, where the run is told to go on by itself, with all that its form held."""
     page = visit(motion=True, query="?model=nano-dit")
@@ -209,6 +210,7 @@ def drop(page: Any, name: str, data: bytes) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_keys(visit: Visit) -> None:
     page = visit(motion=True, query="?model=nano-dit&steps=4")
     page.fill("#prompt textarea", "a red ball")
@@ -262,6 +264,7 @@ def occupy(page: Any) -> None:
     wait_for_steps(page, "grid")
 
 
+@pytest.mark.thorough
 def test_a_closed_tab_gives_the_device_back_to_those_who_wait(visit: Visit) -> None:
     first, second = visit(), visit()
     occupy(first)

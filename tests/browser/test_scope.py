@@ -101,6 +101,7 @@ def test_a_finished_run_is_looked_at_by_step_frame_quantity_and_channel(visit: V
     page.get_by_role("button", name="Play").wait_for()
 
 
+@pytest.mark.thorough
 def test_it_fills_while_the_run_goes_and_keeps_its_size(visit: Visit) -> None:
     page = visit(query="?model=nano-dit")
     open_scope(page)

@@ -56,6 +56,7 @@ def test_a_run_is_seen_as_noise_and_guess_and_goes_on_from_a_step(visit: Visit) 
     assert page.locator("#stage .os-card").first.get_attribute("title") == "a yellow star spinning at night"
 
 
+@pytest.mark.thorough
 def test_a_stopped_run_can_be_decoded_and_an_example_always_plays(visit: Visit) -> None:
     page = visit(query="?model=nano-dit&prompt=a+blue+ring&seed=3")
     assert text(page, "#stage .os-empty") == "From a link: press Generate to make this clip."

@@ -850,7 +850,7 @@ def estimator_of(name: str, gigabytes: int) -> Estimator:
     return Estimator(machine=Machine(name, gigabytes * 10**9, torch.device("cpu")))
 
 
-def test_the_cost_of_a_run_is_told_before_it(actions: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_run_is_told_before_it(actions: Actions) -> None:
     actions.context.engine.estimator = estimator_of("this machine", 20)
 
     def cost(*values: Any) -> str:
@@ -866,10 +866,16 @@ def test_the_cost_of_a_run_is_told_before_it(actions: Actions, monkeypatch: pyte
     assert cost("nano", 16, 51, "480p", "16:9", 4) == nano  # left from another model
     assert cost("nano", None, 17, "", "", "much") == ""
     assert cost("nemo", 16, 17, "64px", "1:1", 4) == ""
+
+
+@pytest.mark.thorough
+def test_the_cost_of_a_run_that_cannot_fit(actions: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
     actions.context.engine.estimator = estimator_of("this machine", 1)
     monkeypatch.setattr("opensora_demo.ui.actions.weights.unavailable_reason", lambda *_: "")
-    told = cost("opensora-1.2", 30, 17, "144p", "16:9", 7)
-    assert told.startswith("**Does not fit here:** this needs about 5.88 GB, and this machine has 1; no clip")
+    form = {"model": "opensora-1.2", "steps": 30, "frames": 17, "resolution": "144p", "aspect": "16:9", "guidance": 7}
+    *_, told = actions.weights.cost(*(form.get(name) for name in cost_names()))
+    sentence = "**Does not fit here:** this needs about 5.88 GB, and this machine has 1; no clip"
+    assert spoken_answer(told, "en").startswith(sentence)
 
 
 def test_the_cost_counts_given_frames_and_the_rule(actions: Actions, tmp_path: Path) -> None:
@@ -907,6 +913,7 @@ def test_scenes_are_told_while_they_are_typed(actions: Actions) -> None:
     assert line("") == line("", frames=9) == line("", model="nano-dit", scenes="3") == ""
 
 
+@pytest.mark.thorough
 def test_a_run_that_cannot_fit_is_not_started(actions: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opensora_demo.service.forms.unavailable_reason", lambda *_: "")
     actions.context.engine.estimator = estimator_of("the GPU", 12)

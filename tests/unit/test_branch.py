@@ -45,8 +45,10 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def ask(model: str = "nano", **raw: Any) -> GenerationRequest:
-    raw = {"prompt": "a red ball bouncing over a meadow", "steps": 5, "seed": 3} | raw
-    return parse_request(raw, model_id=model, limits=MODELS[model].limits)
+    limits = MODELS[model].limits
+    short = next(frames for frames in limits.frames if frames > 1)
+    raw = {"prompt": "a red ball bouncing over a meadow", "steps": 5, "seed": 3, "frames": short} | raw
+    return parse_request(raw, model_id=model, limits=limits)
 
 
 def clip(bundle: ModelBundle, request: GenerationRequest) -> Frames:

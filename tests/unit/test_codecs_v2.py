@@ -23,6 +23,7 @@ from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
 from opensora_demo.request.parse import parse_request
 from opensora_demo.runtime.cost.estimator import Estimator, Machine
 from opensora_demo.weights.reading import random_module
+from tests.models import sampled
 
 IMAGE = ImageVaeConfig(block_channels=(8, 16), layers_per_block=1, norm_groups=4)
 V12 = VideoVaeConfig(
@@ -213,7 +214,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", sampled(SIZES, "1.0", "1.3", "2.0", "2.0 DC-AE"))
 def test_a_codecs_latent_size_is_that_of_what_it_encodes(name: str) -> None:
     """Of pictures of any size that it takes, square or not, whole patches or not; its numbers alone say it."""
     config, sizes = SIZES[name]
@@ -437,6 +438,7 @@ def test_hunyuan_tiles_in_time_where_memory_is_short(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_hunyuan_takes_is_guessed_well() -> None:
     """The guess that decides about tiles, against the count."""
     spec = MODELS["opensora-2.0"]

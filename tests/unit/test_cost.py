@@ -26,6 +26,7 @@ from opensora_demo.runtime.cost.estimator import Estimator, Machine, Rates
 from opensora_demo.runtime.cost.fits import Fit, first_sizes, fit_lines, what_fits
 from opensora_demo.runtime.cost.work import WorkCounter
 from opensora_demo.weights.options import DEFAULT_OPTIONS, WeightOptions
+from tests.models import sampled
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 COUNTER = WorkCounter()  # counts are the same in every test
@@ -113,14 +114,17 @@ CASES: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("model", ["debug-1.0-dit", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"])
+COUNTED = ["debug-1.0-dit", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"]
+
+
+@pytest.mark.parametrize("model", sampled(COUNTED, "debug-1.2", "debug-2.0"))
 def test_calls_are_counted_as_they_are_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of every batch that a run sends through the network."""
     spec = MODELS[model]
     bundle = build_bundle(spec, CPU)
     made: list[int] = []
     bundle.family.network.register_forward_pre_hook(lambda module, args: made.append(len(args[0])))
-    monkeypatch.setattr(bundle.codec, "decode_chunks", lambda z, frames: iter([torch.zeros(1, 3, frames, 16, 16)]))
+    monkeypatch.setattr(bundle.codec, "decode_chunks", lambda z, frames: iter([torch.zeros(len(z), 3, frames, 16, 16)]))
     for case in CASES:
         if case.get("first") and not spec.limits.reference:
             continue
@@ -264,6 +268,7 @@ def test_a_transformer_larger_than_the_memory_is_streamed() -> None:
     estimator(24).check_fits(spec, request)
 
 
+@pytest.mark.thorough
 def test_a_clip_too_long_to_decode_whole_is_decoded_in_tiles_of_time() -> None:
     """2.0's VAE: as Open-Sora runs it memory grows with the clip; in tiles of time it does not."""
     spec = MODELS["opensora-2.0"]

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,19 @@ ROW = {name: i for i, row in enumerate(ROWS) for name in row}
 ALLOWED = {name: packages for row in ROWS for name, packages in row.items()}
 
 
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
+
+
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(file)))
+
+
 def imports(file: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -85,7 +96,7 @@ def test_the_environment_is_read_at_the_edge_only() -> None:
     edge = {"cli", "serve", "python_api", "__main__", "__init__", "training"}
     readers: set[str] = set()
     for file in (ROOT / "opensora_demo").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb", "putenv")) or (
                 isinstance(node, ast.alias) and node.name in ("environ", "getenv", "environb", "putenv")
             ):
@@ -99,10 +110,9 @@ def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
     wrong: list[str] = []
     found = 0
     for file in sorted((ROOT / "opensora_demo").rglob("*.py")):
-        tree = ast.parse(file.read_text())
         guarded = {
             id(inner)
-            for node in ast.walk(tree)
+            for node in nodes(file)
             if (
                 isinstance(node, ast.With)
                 and any(ast.unparse(item.context_expr) == "IMPORT_LOCK" for item in node.items)
@@ -110,7 +120,7 @@ def test_slow_packages_are_imported_by_one_thread_at_a_time() -> None:
             or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
             for inner in ast.walk(node)
         }
-        for node in ast.walk(tree):
+        for node in nodes(file):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in packages:
                 found += 1
                 if id(node) not in guarded:

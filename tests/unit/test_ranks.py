@@ -122,12 +122,12 @@ def process(rank: int, size: int, port: int, folder: str, models: list[str]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("size", "models"),
     [
-        pytest.param(2, ["debug-1.3", "debug-2.0"], id="2"),
-        pytest.param(2, EVERY_MODEL, id="2, every model", marks=pytest.mark.thorough),
-        pytest.param(4, NETWORKS, id="4, every network", marks=pytest.mark.thorough),
+        pytest.param(2, EVERY_MODEL, id="2, every model"),
+        pytest.param(4, NETWORKS, id="4, every network"),
     ],
 )
 def test_every_family_equals_itself_in_one_process(size: int, models: list[str], tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_the_reader_reads_rendered_clips() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_reader_reads_two_objects() -> None:
     own = reader_table(load_reader(), 32, pairs=1.0)
     for name in (*ATTRIBUTES, "arrangement"):

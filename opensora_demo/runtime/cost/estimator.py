@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ _UNSEEN = 0.5
 # Times that rate nothing is computed. A convolution may be counted with 2.25 times the multiplications it does (Lavin &
 # Gray, "Fast algorithms for convolutional neural networks", 2016), and what was measured in a busy moment is too low.
 _PEAK = 4.0
+COUNTER = WorkCounter()
 SLOW_S = 0.02  # a small product that takes longer is all that is timed
 
 
@@ -54,6 +56,7 @@ class Machine:
         return cls(name, total_bytes(device), device)
 
 
+@cache
 def product_rate(kind: str, dtype: torch.dtype) -> float:
     """FLOP/s of a product of 1024 x 1152 by 1152 x 4608 on a kind of device, the best of four; of a 64th of it where
     that one takes more than SLOW_S, as it does where a processor has no instructions for the type."""
@@ -125,11 +128,11 @@ class Estimator:
         rates: Rates | None = None,
         counter: WorkCounter | None = None,
     ) -> None:
-        """`machine` None is this one. Estimators may share a `counter`: what a run computes is the same everywhere."""
+        """`machine` None is this one, `counter` None that of all others: what a run computes is the same everywhere."""
         self.options = options
         self.machine = machine or Machine.here()
         self.rates = rates or Rates()
-        self.counter = counter or WorkCounter()
+        self.counter = counter or COUNTER
 
     def work(self, spec: ModelSpec, request: GenerationRequest) -> dict[Stage, Work]:
         """The stages of a run."""
