@@ -27,7 +27,7 @@ import imageio.v3 as iio
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
@@ -143,6 +143,7 @@ def _film(data: BinaryIO, kind: Literal["mp4", "webm"], fps: float) -> Iterator[
     filters = [("trim", f"end={seconds}:end_frame={MAX_SOURCE_FRAMES}"), ("fps", f"fps={fps}")]
     if unsaid and height >= HD_LINES:
         filters.append(("setparams", "colorspace=bt709"))
+    filters.append(("format", "rgb24"))  # by one scaler: imageio makes one for each frame that is none
     with iio.imopen(data, "r", **how) as film:
         for frame in film.iter(format="rgb24", filter_sequence=filters):
             yield Image.fromarray(np.ascontiguousarray(np.rot90(frame, turns)))
@@ -237,9 +238,9 @@ def write_mp4(
     pictures = (_even(enlarge(picture[None], min_px))[0] for picture in frames)
     first = next(pictures)
     with _mp4(file, settings) as container:
-        stream = _h264(container, first.shape[:2], fps)
+        stream, scaler = _h264(container, first.shape[:2], fps), VideoReformatter()
         for picture in itertools.chain([first], pictures):
-            container.mux(_encoded(stream, picture))
+            container.mux(_encoded(stream, scaler, picture))
         container.mux(stream.encode(None))
 
 
@@ -254,6 +255,7 @@ class Mp4:
         self._packets: list[Packet[VideoStream]] = []
         self._encoder: OutputContainer | None = None  # writes nothing: an encoder belongs to a file
         self._stream: VideoStream | None = None
+        self._scaler = VideoReformatter()
 
     def add(self, frames: Frames) -> None:
         """Pictures (t, h, w, 3) uint8 that follow, all of one size."""
@@ -263,7 +265,7 @@ class Mp4:
                 self._size = picture.shape[:2]
                 self._encoder = av.open(os.devnull, "w", format="mp4")
                 self._stream = _h264(self._encoder, self._size, self.fps)
-            self._packets += _encoded(self._stream, picture)
+            self._packets += _encoded(self._stream, self._scaler, picture)
             self.count += 1
 
     def write(self, file: Path, settings: Mapping[str, Any]) -> None:
@@ -308,9 +310,10 @@ def _h264(container: OutputContainer, size: tuple[int, int], fps: int) -> VideoS
     return stream
 
 
-def _encoded(stream: VideoStream, picture: NDArray[np.uint8]) -> list[Packet[VideoStream]]:
+def _encoded(stream: VideoStream, scaler: VideoReformatter, picture: NDArray[np.uint8]) -> list[Packet[VideoStream]]:
+    """`scaler` is the stream's own: making one, with a thread for each core, takes longer than all it is made for."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    return stream.encode(frame.reformat(format="yuv420p", interpolation=_ACCURATE, **_COLOURS))
+    return stream.encode(scaler.reformat(frame, format="yuv420p", interpolation=_ACCURATE, threads=1, **_COLOURS))
 
 
 def write_png(file: Path, frame: Frames, settings: Mapping[str, Any], *, min_px: int = MIN_FILE_PX) -> None:
@@ -442,8 +445,9 @@ def read_mp4(file: Path) -> tuple[Frames, int]:
     else's."""
     with av.open(str(file), format="mp4") as container:
         stream = container.streams.video[0]
-        fps = round(stream.average_rate or 1)
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), fps
+        fps, scaler = round(stream.average_rate or 1), VideoReformatter()
+        frames = (scaler.reformat(frame, format="rgb24", threads=1) for frame in container.decode(stream))
+        return np.stack([frame.to_ndarray() for frame in frames]), fps
 
 
 def _texts(start: bytes, data: BinaryIO) -> dict[str, str]:

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the app answers; it is started on a free port and ended with its children."""
     port = free_port()
@@ -76,9 +76,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert "Traceback" not in log.read_text()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """Chromium, driven by Playwright. Without one the tests are skipped, on a build server they fail."""
+    """Chromium, driven by Playwright, whose event loop runs in this thread until the last of these tests. Without one
+    they are skipped, on a build server they fail."""
     if CHROMIUM is None:
         message = "no Chromium found"
         if os.environ.get("CI") == "true":
@@ -92,7 +93,7 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def contexts(chromium: Any) -> Callable[..., Any]:
     """The browser context of some options, such as a locale. Pages of one context share what they have loaded and
     compiled, a third of what a page costs; our page leaves nothing there that the next could find."""

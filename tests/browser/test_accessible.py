@@ -28,7 +28,19 @@ def violations(page: Any, part: str, *rules: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.thorough)])
+def settled(page: Any) -> None:
+    page.wait_for_function("() => document.getAnimations().every((a) => a.playState !== 'running')")  # fades
+
+
+def test_no_serious_violation_before_a_run(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Negative prompt, given frames, video").click()
+    settled(page)
+    assert violations(page, "html") == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_violation_on_any_tab(visit: Visit, scheme: str) -> None:
     """All of a tab at first, then what has changed of it."""
     page = visit(scheme=scheme)
@@ -36,7 +48,7 @@ def test_no_serious_violation_on_any_tab(visit: Visit, scheme: str) -> None:
     rules = () if scheme == "light" else ("color-contrast",)  # nothing but colours differs
 
     def found(part: str) -> list[str]:
-        page.wait_for_function("() => document.getAnimations().every((a) => a.playState !== 'running')")  # fades
+        settled(page)
         return violations(page, part, *rules)
 
     page.get_by_role("button", name="Negative prompt, given frames, video").click()

@@ -55,7 +55,7 @@ def test_types_format_and_lint(node: Path, tool: str, arguments: list[str]) -> N
 def test_pure_modules(node: Path) -> None:
     files = sorted(file.name for file in HERE.glob("*.test.js"))
     assert files
-    run(node, "--test", *files)
+    run(node, "--test", "--test-isolation=none", *files)
 
 
 def test_python_writes_numbers_as_the_scripts_do() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -140,12 +138,6 @@ def _no_run_outlives_its_test() -> Iterator[None]:
 def read(said: Any) -> str:
     """A message of a value, in English."""
     return render(from_json(said))
-
-
-def in_a_thread(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` where no loop is running: Playwright leaves one in the thread of its tests."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from typing import Any
@@ -12,7 +13,6 @@ from PIL import Image
 from opensora_demo.messages import message, render
 from opensora_demo.ui.head import CARD, CARD_PX, ICON, TITLE, with_card
 from opensora_demo.ui.language import SpokenPage
-from tests.ui.test_language import in_a_thread
 
 GRADIO = """<html lang="en"><head><meta charset="utf-8" />
   <meta property="og:title" content="Gradio" />
@@ -67,7 +67,7 @@ def test_the_page_is_compressed_where_a_browser_can_unpack_it(accepted: bytes) -
         sent.append(event)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"accept-encoding", accepted)]}
-    in_a_thread(SpokenPage(app)(scope, None, send))
+    asyncio.run(SpokenPage(app)(scope, None, send))
     headers, body = dict(sent[0]["headers"]), sent[1]["body"]
     assert int(headers[b"content-length"]) == len(body)
     assert headers[b"vary"] == b"accept-language, accept-encoding"

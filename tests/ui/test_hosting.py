@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import logging
@@ -35,7 +36,7 @@ from opensora_demo.ui.page import build_page
 from opensora_demo.ui.probes import Probes
 from opensora_demo.ui.scripts import UI_ASSETS
 from tests.ports import free_port
-from tests.ui.conftest import FakeBundles, FakePipeline, in_a_thread
+from tests.ui.conftest import FakeBundles, FakePipeline
 from tests.unit.test_imports import ROOT
 
 LIMITS = NANO.limits
@@ -139,7 +140,7 @@ def test_what_is_not_believed_still_says_that_there_is_a_proxy(header: str) -> N
     own = {"Host": "127.0.0.1:7860"}
     for headers in (own, own | {header: "evil.example"}):
         scope = {"type": "http", "path": "/", "headers": Headers(headers).raw}
-        in_a_thread(Guard(page, ServerOptions())(scope, None, None))
+        asyncio.run(Guard(page, ServerOptions())(scope, None, None))
     assert may("alone", seen[0])
     assert header not in seen[1]
     assert not may("alone", seen[1])

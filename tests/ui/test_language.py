@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from opensora_demo.ui.controls import compare_note, extras_label, frame_hint, li
 from opensora_demo.ui.language import SpokenPage, answering, head, mark, speak, spoken_answer, spoken_page
 from opensora_demo.ui.page import build_page
 from opensora_demo.weights.options import DEFAULT_OPTIONS
-from tests.ui.conftest import FakeBundles, FakePipeline, in_a_thread
+from tests.ui.conftest import FakeBundles, FakePipeline
 
 WRITTEN = (gr.Button, gr.Markdown, gr.UploadButton)  # whose value is a text of ours
 
@@ -143,14 +144,14 @@ def test_the_page_is_sent_in_the_language_of_the_visitor(accept: str, locale: st
         await SpokenPage(app)({"type": "http", "method": "GET", "path": path, "headers": headers}, None, send)
         return events
 
-    start, body = in_a_thread(ask("/demo/"))
+    start, body = asyncio.run(ask("/demo/"))
     page = body["body"].decode()
     assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
     assert page.startswith(f'<html lang="{locale}"><head><script>')
     assert f'get: () => "{locale}"' in page
     assert ('"步数",' in page) == (locale == "zh-CN")
     assert r'"a \u003cb\u003e \u0026 \u0027q\u0027"' in page
-    assert "".join(event.get("body", b"").decode() for event in in_a_thread(ask("/file=x"))) == text
+    assert "".join(event.get("body", b"").decode() for event in asyncio.run(ask("/file=x"))) == text
 
 
 def test_the_page_carries_the_words_of_its_language_and_they_cannot_be_left() -> None:

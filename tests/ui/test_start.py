@@ -27,7 +27,13 @@ print(json.dumps([name for name in opened if name.endswith(".pyi")]))
 """
 
 
-@pytest.mark.parametrize(("first", "where"), [("", ""), ("import gradio", str(ROOT))], ids=["ours", "gradio first"])
+@pytest.mark.parametrize(
+    ("first", "where"),
+    [
+        pytest.param("", "", id="ours"),
+        pytest.param("import gradio", str(ROOT), id="gradio first", marks=pytest.mark.thorough),
+    ],
+)
 def test_no_stub_is_read_or_written(first: str, where: str) -> None:
     """None at all, or none of our own classes where Gradio was imported by somebody else."""
     script = IMPORTING.format(first=first, writer=stubs.WRITER)

@@ -12,7 +12,7 @@ from fastapi.exceptions import HTTPException
 from opensora_demo.service.local import LocalEngine
 from opensora_demo.ui.context import PageContext
 from opensora_demo.ui.doors import Doors
-from tests.ui.conftest import FakeBundles, in_a_thread
+from tests.ui.conftest import FakeBundles
 
 STREAM = {
     "type": "http",
@@ -49,10 +49,10 @@ async def sent(begun: bool, status: int, folder: Path) -> list[Any]:
 
 def test_a_stream_of_a_session_that_is_no_more_ends(tmp_path: Path) -> None:
     end = {"type": "http.response.body", "body": b"", "more_body": False}
-    assert in_a_thread(sent(True, 404, tmp_path)) == [START, end]
+    assert asyncio.run(sent(True, 404, tmp_path)) == [START, end]
 
 
 @pytest.mark.parametrize(("begun", "status"), [(True, 500), (False, 404)])
 def test_any_other_fault_is_one(begun: bool, status: int, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="already started"):
-        in_a_thread(sent(begun, status, tmp_path))
+        asyncio.run(sent(begun, status, tmp_path))
