@@ -20,7 +20,7 @@ from tests.ui.conftest import FakePipeline, read
 from tests.ui.server import until
 from tests.ui.test_actions import GOOD, click, visitor
 from tests.unit.test_cluster import Here
-from tests.unit.test_records import Way
+from tests.unit.test_records import Way, cluster_began_long_ago
 
 
 @dataclass
@@ -118,6 +118,7 @@ def test_a_run_that_is_done_is_found(start: Start, cluster: Here) -> None:
 
 def test_stop_at_the_page_that_found_it_stops_it_for_good(start: Start, pipeline: FakePipeline) -> None:
     one, two, three = start(), start(), start()
+    cluster_began_long_ago(one)
     pipeline.gate = threading.Semaphore(1)
     shown = until_step(click(one.actions), 1)
     one.die()

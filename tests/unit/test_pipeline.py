@@ -25,12 +25,12 @@ from opensora_demo.sampling.step import Prediction
 
 def ask(**raw: Any) -> GenerationRequest:
     reference = raw.pop("reference", None)
-    raw = {"prompt": "a red ball bouncing on a meadow", "steps": 4, "seed": 3, **raw}
+    raw = {"prompt": "a red ball bouncing on a meadow", "steps": 4, "frames": 5, "seed": 3, **raw}
     return parse_request(raw, model_id="nano", limits=NANO.limits, reference=reference)
 
 
 def test_events_come_in_order(nano: ModelBundle) -> None:
-    events = list(generate(nano, ask(frames=5)))
+    events = list(generate(nano, ask()))
     kinds = [type(e) for e in events]
     assert kinds == [Started, Encoded, *[StepPreview] * 4, Decoding, Finished]
     steps = [e for e in events if isinstance(e, StepPreview)]
