@@ -40,6 +40,7 @@ from opensora_demo.families.base import ConditioningFrames, Family, Grid
 from opensora_demo.memory import is_out_of_memory, let_go
 from opensora_demo.messages import Message, message
 from opensora_demo.nn.patch import patch_grid
+from opensora_demo.nn.threads import use_all_threads
 from opensora_demo.pipeline import noise_of
 from opensora_demo.preview import latent_to_rgb
 from opensora_demo.request.request import GenerationRequest
@@ -176,6 +177,7 @@ def _rgb(latent: Tensor, matrix: Tensor) -> NDArray[np.float32]:
 def explain(bundle: ModelBundle, request: GenerationRequest, cancel: Flag | None = None) -> Iterator[Part]:
     """Run a request of one clip without given frames, of its scenes the first: Progress, and each part once. Raises
     Cancelled at the next step after `cancel` is set, DeviceError where memory runs out."""
+    use_all_threads()
     try:
         watched = replace(request.scene(0), step_cache="off")  # every step is looked into
         with closing(_explain(bundle, watched, cancel)) as parts:  # type: ignore[type-var]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from contextvars import ContextVar
 from threading import Event as Flag
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from opensora_demo.catalog import NANO
 from opensora_demo.errors import Cancelled
+from opensora_demo.explain.run import explain
 from opensora_demo.families.branches import evaluate
 from opensora_demo.nn.threads import side_by_side, use_all_threads
 from opensora_demo.pipeline import generate, run
@@ -82,6 +84,17 @@ def test_who_begins_meanwhile_has_all_threads_for_his_run() -> None:
     side_by_side(part, [0, 1])
     thread.join(WAIT_S)
     assert seen == [2]
+
+
+@pytest.mark.parametrize("made", [generate, explain])
+def test_every_kind_of_run_takes_them(nano: ModelBundle, made: Any) -> None:
+    """Where the thread began to compute with one."""
+    torch.set_num_threads(1)
+    request = parse_request({"prompt": "a red ball", "steps": 1, "frames": 1}, model_id="nano", limits=NANO.limits)
+    with closing(made(nano, request)) as parts:
+        for _ in zip(range(2), parts, strict=False):
+            pass
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(
