@@ -32,6 +32,7 @@ def settled(page: Any) -> None:
     page.wait_for_function("() => document.getAnimations().every((a) => a.playState !== 'running')")  # fades
 
 
+@pytest.mark.thorough
 def test_no_serious_violation_before_a_run(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Negative prompt, given frames, video").click()

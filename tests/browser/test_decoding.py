@@ -27,7 +27,8 @@ SHOWS = """(grey) => {
 COUNTED = "() => /\\S/.test(document.querySelector('#cost')?.textContent ?? '')"  # what the run takes
 
 
-@pytest.mark.parametrize("motion", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["motion", "no motion"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("motion", [True, False], ids=["motion", "no motion"])
 def test_the_first_frames_are_on_the_stage_before_the_last_are_decoded(
     motion: bool, contexts: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def of_articles_answer(page: Any) -> None:
     assert float(size.get_attribute("data-bytes")) > 1e12
 
 
+@pytest.mark.thorough
 def test_every_figure_answers_and_a_run_can_be_stopped(visit: Visit) -> None:
     page = visit()
     open_tab(page)

@@ -12,6 +12,7 @@ from tests.browser.test_accessible import violations
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.thorough
 def test_a_step_is_predicted_run_and_checked(visit: Visit) -> None:
     page = visit(scheme="dark", query="?lesson=6")
     lesson = page.locator(".os-lesson")

@@ -180,6 +180,7 @@ def test_a_link_fills_the_form_which_outlives_its_page(visit: Visit, tmp_path: P
     wait_for_silence(page)
 
 
+@pytest.mark.thorough
 def test_a_clip_dropped_on_the_page_gives_its_settings_back(visit: Visit) -> None:
     page = visit()
     start(page, "a purple heart shrinking", steps=3)

@@ -418,7 +418,7 @@ def test_a_comparison_from_click_to_table(actions: Actions, published: Values) -
         ("seed", "", "seed", [3, 4, 5]),
         ("seed", "9, 1", "seed", [9, 1]),
         ("steps", "2, 4, .., 6", "steps", [2, 4, 6]),
-        ("fps", "8 12 24", "fps", [8, 12, 24]),
+        pytest.param("fps", "8 12 24", "fps", [8, 12, 24], marks=pytest.mark.thorough),
         ("negative", "red; ", "negative", ["red", ""]),
         ("model", "nano, debug-1.2", "model", ["nano", "debug-1.2"]),
     ],

@@ -260,6 +260,7 @@ def test_no_value_of_the_page_names_a_folder_of_the_server(site: Site) -> None:
         assert site.ask(f"/{path}").status == 404
 
 
+@pytest.mark.thorough
 def test_a_day_of_the_page_in_short(site: Site) -> None:
     """`benchmarks.soak`, with a pipeline that takes no time: every kind of visitor comes to his end."""
     report = soak.soak(site.url, os.getpid(), site.context.files.path, jobs=4, visitors=4, steps=2)

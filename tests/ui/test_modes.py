@@ -42,6 +42,7 @@ def test_the_figure_is_of_these_weights_and_studies(value: ModesValue) -> None:
     assert make_modes.table_of(value) in make_modes.DOCS.read_text("utf-8")
 
 
+@pytest.mark.thorough
 def test_costs_are_measured() -> None:
     costs = measure_costs(THREE, rounds=1, batch=1)
     cross, sequence, replaced = (costs[spec.id] for spec in THREE)

@@ -712,6 +712,7 @@ def test_more_replicas_than_gpus_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_who_does_not_ask_for_a_cluster_imports_no_ray() -> None:
     """Nor where it is installed: a stand-in that is found, and breaks."""
     script = (

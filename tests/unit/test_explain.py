@@ -30,7 +30,7 @@ from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.sampling.step import Step
-from tests.models import by_kind
+from tests.models import by_kind, sampled
 from tests.unit.hooks import added_hooks
 
 DEBUG = sorted(name for name in MODELS if name.startswith("debug"))
@@ -308,6 +308,7 @@ def test_nano_explained(nano: ModelBundle) -> None:
     assert redness > 60
 
 
+@pytest.mark.parametrize("debug", sampled(DEBUG, "debug-1.2", "debug-2.0"), indirect=True)
 def test_every_family_is_explained(debug: ModelBundle) -> None:
     parts = [part for part in explain(debug, request_for(debug)) if not isinstance(part, Progress)]
     kinds = [type(part) for part in parts]

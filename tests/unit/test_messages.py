@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ def codes_of_page(file: Path) -> set[str]:
     return {code + "*" if code.endswith(".") else code for code in quoted}
 
 
+@cache
 def used_codes() -> dict[str, str]:
     """Code, or pattern of codes -> where it is used."""
     files = [(file, codes_of_python) for file in (ROOT / "opensora_demo").rglob("*.py")]

@@ -23,7 +23,7 @@ from opensora_demo.runtime.bundle import build_bundle
 from opensora_demo.runtime.placement import Offloader, choose_placement
 from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.quantized import Bits, Quantizer, check_bits, quantized_bytes
-from tests.models import by_kind
+from tests.models import by_kind, sampled
 from tests.unit.checkpoints import CPU, clip_of, options_of, published
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
@@ -124,7 +124,7 @@ def test_a_prompt_is_encoded_once(weights: Path, tmp_path: Path) -> None:
     assert broken.family.text.calls == 2  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", sampled([8, 4], "4"))
 def test_t5_in_fewer_bits(weights: Path, bits: Bits) -> None:
     spec = published("debug-2.0")
     write_checkpoint(spec, weights)
@@ -161,7 +161,7 @@ def _bytes_held(module: nn.Module) -> int:
     return held
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", sampled([8, 4], "8"))
 def test_t5_in_fewer_bits_beside_a_streamed_transformer(
     weights: Path,
     bits: Bits,

@@ -126,6 +126,7 @@ def test_nano_skips_steps_and_makes_nearly_the_same_clip(
     assert run(nano, asked()).reused == ()
 
 
+@pytest.mark.thorough
 def test_a_clip_of_a_comparison_is_that_of_a_run_of_its_own(nano: ModelBundle) -> None:
     together = run(nano, asked([1.0, 7.0], step_cache="strong"))
     for k, scale in enumerate((1.0, 7.0)):

@@ -156,6 +156,7 @@ def test_two_workers_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_reader_reads_rendered_clips() -> None:
     own = reader_table(load_reader(), 64)
     for name in ATTRIBUTES:
@@ -328,10 +329,10 @@ def tiny_job(spec: ModelSpec, kind: type[NetworkJob], folder: Path, **changes: o
 
 KINDS = (
     (NANO, STDiT3Job),
-    (NANO_CONCAT, STDiT3Job),
-    (NANO_REPLACED, STDiT3Job),
+    pytest.param(NANO_CONCAT, STDiT3Job, marks=pytest.mark.thorough),
+    pytest.param(NANO_REPLACED, STDiT3Job, marks=pytest.mark.thorough),
     (NANO_DIT, DiTJob),
-    (NANO_CLASS, LabelJob),
+    pytest.param(NANO_CLASS, LabelJob, marks=pytest.mark.thorough),
     (NANO_MMDIT, MMDiTJob),
 )
 
@@ -350,7 +351,7 @@ def test_every_part_of_a_network_learns(spec: ModelSpec, kind: type[NetworkJob],
     assert still == []
 
 
-@pytest.mark.parametrize(("spec", "kind"), [KINDS[0], KINDS[3]], ids=lambda x: getattr(x, "id", ""))
+@pytest.mark.parametrize(("spec", "kind"), [(NANO, STDiT3Job), (NANO_DIT, DiTJob)], ids=lambda x: getattr(x, "id", ""))
 def test_checkpointing_gives_the_same_gradients_for_less_memory(
     spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path
 ) -> None:
