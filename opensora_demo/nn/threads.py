@@ -14,6 +14,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -54,9 +55,10 @@ if hasattr(os, "register_at_fork"):
 
 def side_by_side(run: Callable[[P], T], parts: Sequence[P]) -> list[T]:
     """`run` of each part, in order, all at once, with the caller's context variables and kind of gradient; a single one
-    with all threads. The first that raises does so here, when all have ended."""
-    if len(parts) == 1:
-        return [run(parts[0])]
+    with all threads, and one after the other where somebody counts operations, who sees this thread's alone. The first
+    that raises does so here, when all have ended."""
+    if len(parts) == 1 or _get_current_dispatch_mode() is not None:
+        return [run(part) for part in parts]
     threads, inference, gradient = torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def alone(part: P) -> T:

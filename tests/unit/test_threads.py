@@ -22,6 +22,7 @@ from opensora_demo.pipeline import generate, run
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.runtime.bundle import ModelBundle
+from opensora_demo.runtime.cost.counter import Counter
 from opensora_demo.sampling.guidance import SKIP
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -46,6 +47,14 @@ def test_parts_run_at_once_alone_and_in_the_callers_context() -> None:
         assert side_by_side(part, [5, 6]) == [(5, 1, "here", True), (6, 1, "here", True)]
     assert [one[3] for one in side_by_side(part, [5, 6])] == [False, False]
     assert torch.get_num_threads() == 2
+
+
+def test_who_counts_operations_misses_none() -> None:
+    """torch's dispatch modes are a thread's."""
+    a = torch.ones(8, 8)
+    with Counter() as counter:
+        side_by_side(lambda k: a @ a, range(4))
+    assert counter.flops == 4 * 2 * 8**3
 
 
 def test_what_a_part_raises_comes_when_all_have_ended() -> None:
