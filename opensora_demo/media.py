@@ -143,7 +143,7 @@ def _film(data: BinaryIO, kind: Literal["mp4", "webm"], fps: float) -> Iterator[
     filters = [("trim", f"end={seconds}:end_frame={MAX_SOURCE_FRAMES}"), ("fps", f"fps={fps}")]
     if unsaid and height >= HD_LINES:
         filters.append(("setparams", "colorspace=bt709"))
-    filters.append(("format", "rgb24"))  # by one scaler: imageio makes one for each frame that is none
+    filters.append(("format", "rgb24"))  # by one scaler: imageio makes one for each frame that comes otherwise
     with iio.imopen(data, "r", **how) as film:
         for frame in film.iter(format="rgb24", filter_sequence=filters):
             yield Image.fromarray(np.ascontiguousarray(np.rot90(frame, turns)))

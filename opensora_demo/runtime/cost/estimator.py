@@ -37,7 +37,7 @@ _UNSEEN = 0.5
 # Times that rate nothing is computed. A convolution may be counted with 2.25 times the multiplications it does (Lavin &
 # Gray, "Fast algorithms for convolutional neural networks", 2016), and what was measured in a busy moment is too low.
 _PEAK = 4.0
-COUNTER = WorkCounter()
+COUNTER = WorkCounter()  # of all estimators that are given no other
 SLOW_S = 0.02  # a small product that takes longer is all that is timed
 
 
