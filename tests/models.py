@@ -13,8 +13,8 @@ VARIANTS = ("debug-1.0-class", "debug-1.0-latte", "debug-1.0-pixart", "debug-1.2
 
 def by_kind(names: Iterable[str], *, variants: Iterable[str] = VARIANTS) -> list[Any]:
     """Parameters of a test, of which the variants are thorough."""
-    others = set(variants)
-    return [pytest.param(name, marks=pytest.mark.thorough) if name in others else pytest.param(name) for name in names]
+    found, others = list(names), set(variants)
+    return sampled(found, *(name for name in found if name not in others))
 
 
 def sampled(cases: Iterable[Any], *always: str) -> list[Any]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,8 +24,6 @@ from opensora_demo.weights.options import WeightOptions
 
 if TYPE_CHECKING:
     from tests.ui.server import Server
-
-T = TypeVar("T")
 
 
 @dataclass
