@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.baseline.mmdit import mmdit
 from benchmarks.baseline.stdit import stdit2, stdit3
 from benchmarks.baseline.vae import hunyuan_decode, video_vae_decode
-from benchmarks.pairs import Matmul, Took, alternate, has_bfloat16, median_s, ratio, speed
+from benchmarks.pairs import Matmul, Took, alternate, median_s, ratio, speed
 from benchmarks.report import Report, Row
 from opensora_demo.catalog import find_model
 from opensora_demo.codecs.hunyuan import HunyuanConfig
@@ -31,6 +31,7 @@ from opensora_demo.models.stdit2 import STDiT2Config
 from opensora_demo.models.stdit3 import STDiT3Config
 from opensora_demo.runtime.bundle import build_bundle
 from opensora_demo.runtime.cost.counter import Counter
+from opensora_demo.runtime.precision import has_bfloat16
 from opensora_demo.weights.reading import random_module
 
 WIDTH, HEADS = 384, 6

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from opensora_demo.memory import total_bytes
+from opensora_demo.runtime.precision import processor
 
 MATMUL = 1024  # the side of the square matrices whose product is the peak
 FEW = 5  # rounds from which on the ends of a range are left out
@@ -130,25 +131,6 @@ class Speed:
 def speed(flops: float, times: Sequence[Took], matmul: Sequence[Took], matmul_flops: float) -> Speed:
     shares = [flops / took.wall / (matmul_flops / peak.wall) for took, peak in zip(times, matmul, strict=True)]
     return Speed(flops=flops, gflops=flops / median_s(times) / 1e9, of_peak=statistics.median(shares))
-
-
-def processor() -> str:
-    """Its name, as the system says it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or "unknown"
-    named = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
-    return named or platform.processor() or "unknown"
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16 by itself (AVX-512 BF16, AMX, or Arm's BF16)."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def machine() -> dict[str, object]:

@@ -14,9 +14,9 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from opensora_demo.runtime.bundle import Bundles, build_bundle, fit_threads
 from opensora_demo.runtime.cost.estimator import Estimator
 from opensora_demo.runtime.cost.fits import fit_lines, what_fits
 from opensora_demo.runtime.cost.words import bytes_words, duration, in_words, short
+from opensora_demo.runtime.precision import precision_of
 from opensora_demo.runtime.ranks import Layout, Ranks, joined
 from opensora_demo.service.advisories import checked_on, open_advisories
 from opensora_demo.service.engine import Engine
@@ -168,6 +169,8 @@ def _made(
     if ranks is None and args.branch_ranks is not None:
         raise RequestError("branch-ranks", message("request.branch_ranks", value=args.branch_ranks, count=1))
     layout = None if ranks is None else ranks.layout(request, args.branch_ranks)
+    if layout is not None and options.precision == "auto":  # each would measure for itself, and they must agree
+        options = replace(options, precision="stored")
     with _shared(ranks):
         return request, out, _run(find_model(request.model_id), request, options, layout)
 
@@ -242,6 +245,7 @@ def _write(args: argparse.Namespace, options: WeightOptions, **form: Any) -> Non
             "refined": finished.refined,
             "reused_steps": list(finished.reused),
             "peak_bytes": finished.peak_bytes,
+            "precision": None if finished.precision is None else dict(finished.precision),
         }
     )
 
@@ -383,6 +387,12 @@ _PACKAGES = (
 )
 
 
+_PRECISIONS = {
+    "auto": "bfloat16 where it is faster",
+    "stored": "as the files have it",
+    "float32": "everywhere",
+    "bfloat16": "everywhere",
+}
 _KERNELS = {
     "auto": "torch's fused kernel, and plain products for few tokens on a CPU",
     "fused": "torch's fused kernel, in every dtype",
@@ -400,12 +410,16 @@ def doctor(options: WeightOptions, server: ServerOptions | None = None, *, fits:
     device = estimator.machine.device
     models: dict[str, str] = {}
     costs: dict[str, dict[str, Any]] = {}
+    in_bfloat16: dict[str, list[str]] = {}
     for spec in MODELS.values():
         if spec.hidden:
             continue
         try:
-            build_bundle(spec, device, options)
+            kept = replace(options, precision="stored") if spec.published else options  # converting takes a while
+            bundle = build_bundle(spec, device, kept)
             models[spec.id] = "ready"
+            if half := [part for part, numbers in precision_of(bundle).items() if numbers == "bfloat16"]:
+                in_bfloat16[spec.id] = half
         except (DemoError, ImportError) as error:
             models[spec.id] = str(error)
         if spec.published:
@@ -431,6 +445,8 @@ def doctor(options: WeightOptions, server: ServerOptions | None = None, *, fits:
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "attention": options.attention,
+        "precision": options.precision,
+        "in_bfloat16": in_bfloat16,
         "memory_bytes": estimator.machine.total_bytes,
         "assets": ASSETS.is_dir(),
         "models": models,
@@ -439,6 +455,11 @@ def doctor(options: WeightOptions, server: ServerOptions | None = None, *, fits:
         "advisories": [f"{a.package} {a.fixed}: {', '.join(a.ids)}" for a in open_advisories(_version)],
         "advisories_checked": checked_on(),
     }
+
+
+def _in_half(found: Mapping[str, Sequence[str]]) -> str:
+    """Which parts of which small models are in bfloat16: "; nano's network and codec"."""
+    return "".join(f"; {model}'s {' and '.join(parts)}" for model, parts in found.items())
 
 
 def _version(package: str) -> str | None:
@@ -459,6 +480,7 @@ def command_doctor(args: argparse.Namespace, options: WeightOptions) -> int:
     has = f"{found['gpu'] or found['device']}, {short(found['memory_bytes'] / 1e9)} GB"
     _say(f"{'device':14} {has}, {found['threads']} threads")
     _say(f"{'attention':14} {found['attention']}: {_KERNELS[found['attention']]}")
+    _say(f"{'precision':14} {found['precision']}: {_PRECISIONS[found['precision']]}{_in_half(found['in_bfloat16'])}")
     reach = "for others too" if server.public else "for this machine"
     switches = f"downloads {server.downloads}, metrics {'on' if server.metrics else 'off'}"
     _say(f"{'page':14} {server.host}:{server.port}, {reach}; {len(server.offered)} models; {switches}")

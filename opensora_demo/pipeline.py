@@ -30,6 +30,7 @@ from opensora_demo.request.events import Clip, DecodedFrames, Decoding, Encoded,
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import Frames
 from opensora_demo.runtime.bundle import ModelBundle
+from opensora_demo.runtime.precision import precision_of
 from opensora_demo.sampling.step import Turn
 from opensora_demo.toy.place import with_place
 from opensora_demo.toy.prompt_words import unknown_spans
@@ -388,6 +389,7 @@ def generate(
         unknown=tuple(unknown),
         peak_bytes=memory.read(),
         refined=read,
+        precision=precision_of(bundle),
         reused=tuple(map(sum, zip(*filter(None, reused), strict=True))),
     )
 

@@ -122,7 +122,7 @@ def _sibling(model_id: str, title: str, summary: Message, network: STDiT3Config)
 
 # One STDiT three times, alike but for how its text comes in, to be trained on the same latents with the same budget.
 # They join the catalog with their weights.
-_SMALL = replace(NETWORK, width=192, depth=3)
+_SMALL = replace(NETWORK, depth=3)
 NANO_CROSS = _sibling(
     "nano-cross",
     "nano · text by cross-attention",
@@ -206,7 +206,7 @@ NANO_CLASS = replace(
     id="nano-class",
     title="nano · DiT, class labels",
     summary=message("note.summary.nano-class"),
-    network=DiTConfig(input_size=(5, 8, 8), in_channels=16, width=192, depth=4, heads=4, classes=len(SHAPE_LABELS)),
+    network=DiTConfig(input_size=(5, 8, 8), in_channels=16, width=256, depth=4, heads=4, classes=len(SHAPE_LABELS)),
     clip=None,
     labels=SHAPE_LABELS,
     compared_with=("nano-class", "nano-dit"),

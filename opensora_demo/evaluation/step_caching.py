@@ -7,7 +7,6 @@ python -m opensora_demo.evaluation.step_caching nano --prompts 16
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from opensora_demo.catalog import find_model
 from opensora_demo.evaluation.adherence import held_out_prompts
 from opensora_demo.evaluation.markdown import number, percent, table
 from opensora_demo.evaluation.studies.base import Counts, Setup
+from opensora_demo.metrics import psnr
 from opensora_demo.pipeline import run
 from opensora_demo.request.limits import STEP_CACHINGS
 from opensora_demo.request.parse import parse_request
@@ -50,12 +50,6 @@ class _Runs:
     seconds: list[float]
 
 
-def psnr_db(clip: Frames, other: Frames) -> float:
-    """Of two clips (t, h, w, 3) of bytes; infinite where they are equal."""
-    error = float(np.square(clip.astype(np.float64) - other).mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf
-
-
 def step_caching(setup: Setup, prompts: int = PROMPTS) -> list[Row]:
     """The kinds of the cache, "off" first; then as few steps as each of the others computed."""
     scenes = held_out_prompts(prompts, setup.fps)
@@ -84,7 +78,7 @@ def _rows(setup: Setup, scenes: list[tuple[Scene, str]], kinds: Mapping[str, Map
             name=name,
             computed=float(np.mean(of_kind.computed)),
             right=float(_right(setup, scenes, of_kind.clips).mean()),
-            psnr_db=float(np.mean([psnr_db(*pair) for pair in zip(of_kind.clips, full.clips, strict=True)])),
+            psnr_db=float(np.mean([psnr(*pair) for pair in zip(of_kind.clips, full.clips, strict=True)])),
             denoise=float(np.median(np.divide(of_kind.seconds, full.seconds))),
         )
         for name, of_kind in runs.items()

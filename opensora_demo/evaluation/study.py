@@ -29,6 +29,7 @@ from opensora_demo.evaluation.studies.codec_fidelity import CodecFidelity
 from opensora_demo.evaluation.studies.consistency import Consistency
 from opensora_demo.evaluation.studies.given_frame import GivenFrame
 from opensora_demo.evaluation.studies.guidance_scales import GuidanceStudy
+from opensora_demo.evaluation.studies.half_precision import HalfPrecision
 from opensora_demo.evaluation.studies.labels import LabelAdherence
 from opensora_demo.evaluation.studies.negative_prompts import NegativePrompts
 from opensora_demo.evaluation.studies.other_captions import OtherCaptions
@@ -52,6 +53,7 @@ STUDIES: tuple[type[Measurement], ...] = (
     OtherCaptions,
     SpeedStudy,
     StepStudy,
+    HalfPrecision,
     GivenFrame,
     NegativePrompts,
     PhotoStudy,
@@ -102,6 +104,7 @@ class Study:
     other_captions: OtherCaptions | None = None
     fps: SpeedStudy | None = None
     steps: StepStudy | None = None
+    half_precision: HalfPrecision | None = None
     reference: GivenFrame | None = None
     negative: NegativePrompts | None = None
     photo: PhotoStudy | None = None

@@ -155,6 +155,7 @@ class Finished:
     unknown: tuple[str, ...]
     peak_bytes: int | None = None  # the most memory that was in use meanwhile (`memory.PeakMemory`)
     refined: str | None = None  # as `Encoded` has it; only a first scene's can be
+    precision: Mapping[str, str] | None = None  # the numbers that network and codec computed in, as torch names them
     reused: tuple[int, ...] = ()  # of each clip, how many steps took the prediction of the step before; empty: none did
 
 

@@ -28,6 +28,7 @@ from opensora_demo.preview import PictureDecoder, first_channels, latent_to_rgb,
 from opensora_demo.request.events import Stage
 from opensora_demo.request.video import Frames
 from opensora_demo.runtime.placement import Offloader, plan_placement
+from opensora_demo.runtime.precision import fit, halve, stored_dtype, wide_dtype
 from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.labels import LabelEncoder
@@ -85,11 +86,6 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
-def stored_dtype(device: torch.device) -> torch.dtype | None:
-    """What published weights are held in: bfloat16 on a GPU, as upstream runs them; on a CPU as they are stored."""
-    return None if device.type == "cpu" else torch.bfloat16
-
-
 def fit_threads() -> int:
     """Use as many threads as this process may really run on: its CPU affinity, and a container's CPU quota.
 
@@ -141,7 +137,7 @@ class _Loader:
         encoders = self.offloaded(t5, clip, network, codec) if spec.published else self.small_encoders(t5, clip)
         family = self.family(network, encoders)
         family.weaker = self.weaker()
-        return ModelBundle(
+        bundle = ModelBundle(
             spec=spec,
             family=family,
             codec=codec,
@@ -152,6 +148,9 @@ class _Loader:
             tiny=load_tiny(spec, self.files, self.device, options),
             loras=lora_names(spec, options.loras),
         )
+        if options.precision == "auto":
+            fit(bundle, options.cache_dir)
+        return bundle
 
     def weaker(self) -> Family[Any] | None:
         """The weaker model of autoguidance, without its codec: it works on this one's latents."""
@@ -196,15 +195,19 @@ class _Loader:
     def _load(self, part: Part, build: Callable[[], M], aliases: Mapping[str, str] | None = None) -> M:
         self.check()
         spec = self.spec
-        if isinstance(spec.weights, RandomWeights):
-            return random_module(build, spec.weights.seed).to(self.device)
         published = spec.published is not None
+        dtype = None if published else torch.float32
+        if part in ("network", "codec") and not (published and self.device.type != "cpu"):
+            dtype = wide_dtype(spec, self.device, self.options.precision)
+        if isinstance(spec.weights, RandomWeights):
+            module = random_module(build, spec.weights.seed).to(self.device)
+            return halve(module) if dtype == torch.bfloat16 else module
         return load_module(
             build,
             self.files[part],
             message("weights.part_of", model=spec.id, part=PART_NAMES[part]),
-            dtype=None if published else torch.float32,
-            device=None if published else self.device,  # published ones come onto it stage by stage
+            dtype=dtype,
+            device=None if published else self.device,  # published ones come onto it stage by stage, and change there
             published=published,
             aliases=aliases,
         )
@@ -270,13 +273,13 @@ def offloader(
 ) -> Offloader:
     """How a published model's parts share the device: chosen by what they weigh there and the memory that is free, of
     which a T5 in few bits takes `t5_bytes`."""
-    dtype = stored_dtype(device)
+    dtype = None if device.type == "cpu" else wide_dtype(spec, device, options.precision)
     parts: dict[Stage, Sequence[nn.Module]] = {"text": encoders, "denoise": [network], "decode": [codec]}
     sizes: dict[Stage, int] = {}
     room = None
     if device.type == "cuda":
         torch.cuda.empty_cache()  # of the model before
-        width = 2 if dtype is not None else 4
+        width = 4 if dtype is None else dtype.itemsize
         sizes = {stage: width * sum(p.numel() for m in of for p in m.parameters()) for stage, of in parts.items()}
         room = torch.cuda.mem_get_info(device)[0] - t5_bytes
     placement, streamed = plan_placement(sizes, room, streamable(spec, options), options.placement)

@@ -19,7 +19,7 @@ from opensora_demo.weights.lora import lora_names
 from opensora_demo.weights.options import DEFAULT_OPTIONS, WeightOptions
 
 # What else a file says of its clip, and what a host of the page writes into an address.
-RECORDED = ("version", "seconds", "unknown", "refined", "reused_steps", "peak_gb", "lora", "total_frames")
+RECORDED = ("version", "seconds", "unknown", "refined", "reused_steps", "peak_gb", "precision", "lora", "total_frames")
 OF_THE_HOST = ("view", "logs")
 OF_THE_PAGE = ("lesson",)  # which step of the lesson is open
 TRUE = (True, "true", "True", "1")

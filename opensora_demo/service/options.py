@@ -22,7 +22,7 @@ from opensora_demo.messages import Message, message
 from opensora_demo.nn.attention import AttentionKernel
 from opensora_demo.text.quantized import Bits, check_bits
 from opensora_demo.weights.lora import LoraFile, lora_files
-from opensora_demo.weights.options import PlacementWish, WeightOptions
+from opensora_demo.weights.options import PlacementWish, Precision, WeightOptions
 
 Who = Literal["never", "alone", "always"]
 Downloads = Who
@@ -38,6 +38,9 @@ _PLACEMENTS: Mapping[str, PlacementWish] = {
     "auto": "auto", "together": "together", "in turn": "in turn", "streamed": "streamed",
 }  # fmt: skip
 _KERNELS: Mapping[str, AttentionKernel] = {"auto": "auto", "fused": "fused", "plain": "plain"}
+_PRECISIONS: Mapping[str, Precision] = {
+    "auto": "auto", "stored": "stored", "float32": "float32", "bfloat16": "bfloat16",
+}  # fmt: skip
 _LOG_FORMATS: Mapping[str, LogFormat] = {"text": "text", "json": "json"}
 _LOG_LEVELS: Mapping[str, LogLevel] = {"debug": "debug", "info": "info", "warning": "warning", "error": "error"}
 _ENGINES: Mapping[str, EngineName] = {
@@ -392,8 +395,12 @@ ATTENTION = Option(
     flag="--attention", variables=("OPENSORA_ATTENTION",), read=_one_of(_KERNELS), metavar="KERNEL",
     help="how a network computes attention: auto, fused or plain (plain holds all scores, which only small ones can)",
 )  # fmt: skip
+PRECISION = Option(
+    flag="--precision", variables=("OPENSORA_PRECISION",), read=_one_of(_PRECISIONS), metavar="NUMBERS",
+    help="of network and codec: auto (bfloat16 where it was measured to be faster), stored, float32 or bfloat16",
+)  # fmt: skip
 WEIGHT_OPTIONS: tuple[Option[Any], ...] = (
-    WEIGHTS, CACHE, OFFLINE, ALLOW_PICKLE, T5_BITS, LORAS, PLACEMENT, ATTENTION
+    WEIGHTS, CACHE, OFFLINE, ALLOW_PICKLE, T5_BITS, LORAS, PLACEMENT, ATTENTION, PRECISION
 )  # fmt: skip
 
 HOST = Option(flag="--host", variables=("GRADIO_SERVER_NAME",), read=_host, help="address to listen on")
@@ -563,6 +570,7 @@ def read_weight_options(args: argparse.Namespace, environment: Environment) -> W
         loras=LORAS.value(args, environment, ()),
         placement=PLACEMENT.value(args, environment, "auto"),
         attention=ATTENTION.value(args, environment, "auto"),
+        precision=PRECISION.value(args, environment, "auto"),
     )
 
 

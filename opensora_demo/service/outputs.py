@@ -153,6 +153,7 @@ def write_run(
         **({} if done.refined is None else {"refined": done.refined}),
         **({"reused_steps": done.reused[0]} if len(done.reused) == 1 else {}),
         **({} if done.peak_bytes is None else {"peak_gb": round(done.peak_bytes / 1e9, 2)}),
+        **({} if done.precision is None else {"precision": dict(done.precision)}),
     }
     if begun is not None:
         begun.add(done.clips[0].frames[begun.count :])

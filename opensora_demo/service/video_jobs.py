@@ -79,6 +79,7 @@ class VideoJob:
         self.reused = 0  # steps whose prediction is that of the step before
         self.took: Mapping[str, float] = {}  # seconds by stage
         self.peak_bytes: int | None = None
+        self.precision: Mapping[str, str] | None = None
         self.listeners = 0  # who wants previews
         self.previews: tuple[Preview, ...] = ()
         self.run: Run[int] | None = None
@@ -124,7 +125,7 @@ class VideoJob:
             case Decoding(done=done, total=total):
                 self._rise(DENOISED + (DECODED - DENOISED) * done // total)
             case Finished():
-                self.took, self.peak_bytes = event.seconds, event.peak_bytes
+                self.took, self.peak_bytes, self.precision = event.seconds, event.peak_bytes, event.precision
             case _:
                 pass
 
@@ -159,6 +160,7 @@ class VideoJob:
             "inference_time_s": round(sum(self.took.values()), 3) if self.took else None,
             "stage_durations": {stage: round(seconds, 3) for stage, seconds in self.took.items()},
             "peak_memory_mb": round((self.peak_bytes or 0) / 1e6, 1),
+            "precision": None if self.precision is None else dict(self.precision),
             "num_frames": request.total_frames,
             "fps": request.fps,
             "seed": request.seed,

@@ -54,7 +54,7 @@ class StageNumbers:
 class Recipe:
     """`own_codec` False takes the codec, its shift and its scale from nano's exported files. `fps` is the one frame
     rate of the pool (None: many), `pairs` its share of clips with two objects, `extra_words` what the tokenizer knows
-    beside the grammar."""
+    beside the grammar, `trunk` a model that training begins with and which of its blocks (`train_network.Trunk`)."""
 
     spec: ModelSpec
     job: type[NetworkJob]
@@ -66,6 +66,7 @@ class Recipe:
     own_codec: bool = True
     fps: int | None = None
     extra_words: tuple[str, ...] = ()
+    trunk: tuple[ModelSpec, tuple[int, ...]] | None = None
     pairs: float = PAIRS
     objective: Objective = field(default_factory=Objective)
     captions: Captions = field(default_factory=Captions)
@@ -114,7 +115,15 @@ RECIPES: Mapping[str, Recipe] = {
         extra_words=("fps", *(str(n) for n in range(1, 31))),
     ),
     **{
-        spec.id: Recipe(spec=spec, job=STDiT3Job, dit=_BRIEF, own_codec=False, captions=_OFTEN_VAGUE, pairs=0.4)
+        spec.id: Recipe(
+            spec=spec,
+            job=STDiT3Job,
+            dit=_BRIEF,
+            own_codec=False,
+            trunk=(NANO, (0, 2, 3)),  # of the three that one can leave out, the second is missed least
+            captions=_OFTEN_VAGUE,
+            pairs=0.4,
+        )
         for spec in (NANO_CROSS, NANO_CONCAT, NANO_REPLACED)
     },
     # Worse than nano at what nano itself is bad at: it can trust a caption half as far. One that trusts it further, as
@@ -127,5 +136,7 @@ RECIPES: Mapping[str, Recipe] = {
         captions=Captions(chinese=0.15, incomplete=0.5, foreign=0.4),
         pairs=0.4,
     ),
-    "nano-class": Recipe(spec=NANO_CLASS, job=LabelJob, dit=_BRIEF, own_codec=False, fps=8, pairs=0.0),
+    "nano-class": Recipe(
+        spec=NANO_CLASS, job=LabelJob, dit=_BRIEF, own_codec=False, trunk=(NANO_DIT, (0, 1, 3, 5)), fps=8, pairs=0.0
+    ),
 }

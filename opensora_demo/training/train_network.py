@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -127,6 +128,35 @@ def grow(both: TextToVideo, start: Started, tokenizer: Path) -> None:
         part.load_state_dict(state)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trunk:
+    """Another network that training begins with: its `files`, and which of its `blocks` become ours, in order. The way
+    that its condition comes in is not taken: text or classes begin anew."""
+
+    files: tuple[Path, ...]
+    blocks: tuple[int, ...]
+
+    def put_into(self, network: nn.Module) -> list[str]:
+        """Answers the names that were taken: all that `network` has in the same shape."""
+        taken, own = {}, network.state_dict()
+        place = {str(block): str(index) for index, block in enumerate(self.blocks)}
+        for name, value in read_state(list(self.files)).items():
+            if _CONDITION.search(name):
+                continue
+            if (found := _BLOCK.match(name)) is not None:
+                if found[2] not in place:
+                    continue
+                name = f"{found[1]}.{place[found[2]]}.{found[3]}"
+            if name in own and own[name].shape == value.shape:
+                taken[name] = value
+        network.load_state_dict(taken, strict=False)
+        return sorted(taken)
+
+
+_BLOCK = re.compile(r"(\w*blocks)\.(\d+)\.(.*)")
+_CONDITION = re.compile(r"\bcross_attn\b|^y_embedder\b")
+
+
 def draw_times(count: int, generator: torch.Generator, mean: float) -> Tensor:
     """Times (count) in (0, 1): a third logit-normal (Esser et al., 2024), the others uniform and shifted by 4 to noise.
 
@@ -240,6 +270,7 @@ class NetworkJob:
     checkpointing: bool = False  # blocks keep only what goes in and are computed again on the way back
     device: str = "cpu"
     start: Started | None = None
+    trunk: Trunk | None = None
     text_weights: tuple[Path, ...] = ()  # of an encoder that can read (`train_text`), and is left as it is
 
     def __post_init__(self) -> None:
@@ -252,6 +283,8 @@ class NetworkJob:
                 block.compile()
         self.latents, self.scenes = load_pool(self.pool)
         self.masks = load_masks(self.pool) if self.objective.grounding else None
+        if self.trunk is not None:
+            self.trunk.put_into(self.model.dit)
         if self.start is not None:
             with torch.no_grad():
                 grow(self.model, self.start, self.tokenizer)

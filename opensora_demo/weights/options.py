@@ -14,6 +14,7 @@ from opensora_demo.text.quantized import Bits
 from opensora_demo.weights.lora import LoraFile
 
 PlacementWish = Literal["auto", "together", "in turn", "streamed"]
+Precision = Literal["auto", "stored", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,9 @@ class WeightOptions:
     between runs of the program; None keeps them in memory only. offline: the hub is not asked. allow_pickle: .pth and
     .bin files are opened too, for their tensors only. t5_bits: of T5's numbers, 16 as published. loras: added to
     Open-Sora 2.0. placement: of a published model's parts on a GPU; "auto" goes by the memory there is. attention: how
-    the network's is computed. models: ids of those that may be used; None is all there are.
+    the network's is computed. precision: in which numbers network and codec compute; "stored" as their files have them
+    (published ones on a GPU in bfloat16), "auto" in bfloat16 where that is faster (`runtime.precision`). models: ids of
+    those that may be used; None is all there are.
     public: what is said about weights may be read by others, so it names no folder above them.
     """
 
@@ -36,6 +39,7 @@ class WeightOptions:
     loras: tuple[LoraFile, ...] = ()
     placement: PlacementWish = "auto"
     attention: AttentionKernel = "auto"
+    precision: Precision = "stored"
     models: frozenset[str] | None = None
     public: bool = False
 

@@ -225,6 +225,9 @@ def test_chips_are_chinese_for_a_chinese_reader() -> None:
     took = took_words({"seconds": {"encode": 0.25, "denoise": 1.0}, "peak_gb": 0.93})
     assert (render(took), render(took, "zh")) == ("1.2 s, 0.9 GB", "1.2 秒、0.9 GB")
     assert render(took_words({"seconds": {"denoise": 300.0}}), "zh") == "5 分钟"
+    for network, codec, words in (("float32", "float32", "2 s"), ("bfloat16", "float32", "2 s, bfloat16")):
+        numbers = {"network": network, "codec": codec}
+        assert render(took_words({"seconds": {"denoise": 2.0}, "precision": numbers})) == words
 
 
 def test_the_empty_stage_takes_the_shape_that_is_asked_for(actions: Actions) -> None:

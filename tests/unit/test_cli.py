@@ -177,11 +177,13 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setenv("OPENSORA_ONLY", "nano-dit")
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     monkeypatch.setattr(cli, "what_fits", lambda spec, _: [Fit(size=spec.limits.sizes[0], frames=51, most=102)])
-    assert main(["doctor", "--attention", "plain", "--fits"]) == 0
+    assert main(["doctor", "--attention", "plain", "--precision", "bfloat16", "--fits"]) == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert found["attention"] == "plain"
     assert "attention      plain: plain products, which hold all scores" in told.err
+    assert found["in_bfloat16"] == {"nano": ["network", "codec"]}
+    assert "precision      bfloat16: everywhere; nano's network and codec" in told.err
     assert found["memory_bytes"] > 1e9
     assert f"cpu, {found['memory_bytes'] / 1e9:.0f} GB, {found['threads']} threads" in told.err
     assert found["usual_clip"]["opensora-1.2"]["longest_frames"] == {"240p": 51}

@@ -197,7 +197,7 @@ def test_torchrun_makes_the_clip_that_one_process_makes(tmp_path: Path) -> None:
     assert json.loads(answer)["out"] == str(shared)
     assert done.stderr.count("denoising 2/2") == 1
     (ours, _), (theirs, _) = read_mp4(alone), read_mp4(shared)
-    assert np.abs(ours.astype(int) - theirs).mean() < 0.1  # mp4 makes more of a bit here and there
+    assert np.abs(ours.astype(int) - theirs).mean() < 0.5  # mp4 makes more of a bit here and there
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def server_options(*argv: str, **environment: str) -> ServerOptions:
 
 
 def test_nothing_said_is_the_default() -> None:
-    assert weight_options() == WeightOptions(cache_dir=Path.home() / ".cache" / "opensora-demo")
+    assert weight_options() == WeightOptions(cache_dir=Path.home() / ".cache" / "opensora-demo", precision="auto")
     storage = StorageOptions(folder=Path.home() / ".local" / "share" / "opensora-demo", max_bytes=10**10)
     assert server_options() == ServerOptions(storage=storage)
     assert weight_options(OPENSORA_OFFLINE="", OPENSORA_T5_BITS="") == weight_options()
@@ -74,6 +74,7 @@ def test_nothing_said_is_the_default() -> None:
         ("t5_bits", ["--t5-bits", "16"], {"OPENSORA_T5_BITS": "8"}, 16, 8),
         ("placement", ["--placement", "together"], {"OPENSORA_PLACEMENT": "in turn"}, "together", "in turn"),
         ("attention", ["--attention", "plain"], {"OPENSORA_ATTENTION": "fused"}, "plain", "fused"),
+        ("precision", ["--precision", "float32"], {"OPENSORA_PRECISION": "stored"}, "float32", "stored"),
     ],
 )
 def test_arguments_come_before_the_environment(
@@ -240,6 +241,7 @@ def test_torchrun_starts_no_page() -> None:
         ("--lora", "OPENSORA_LORA", __file__, "is no safetensors file"),
         ("--placement", "OPENSORA_PLACEMENT", "upstairs", "must be one of auto, together, in turn, streamed"),
         ("--attention", "OPENSORA_ATTENTION", "flash", "must be one of auto, fused, plain, not flash"),
+        ("--precision", "OPENSORA_PRECISION", "half", "must be one of auto, stored, float32, bfloat16, not half"),
         ("--host", "GRADIO_SERVER_NAME", "http://here", "must be an address or the name of a machine"),
         ("--host", "GRADIO_SERVER_NAME", " ", "must be an address or the name of a machine"),
         ("--host", "GRADIO_SERVER_NAME", "localhost:7860", "must be an address or the name of a machine"),

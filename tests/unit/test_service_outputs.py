@@ -60,11 +60,13 @@ def frames_of(file: Path) -> np.ndarray[Any, Any]:
 
 def test_a_run_of_one_clip_is_that_clip_with_its_settings(folder: OutputFolder) -> None:
     request = request_of()
-    file, settings = folder.write_run(request, finished(request, peak_bytes=934_000_000))
+    numbers = {"network": "bfloat16", "codec": "float32"}
+    file, settings = folder.write_run(request, finished(request, peak_bytes=934_000_000, precision=numbers))
     assert settings == request.settings() | {
         "seconds": {"text": 0.123, "denoise": 1.0},
         "unknown": ["dragon"],
         "peak_gb": 0.93,
+        "precision": numbers,
     }
     assert read_settings(file) == settings
     shown = frames_of(file)

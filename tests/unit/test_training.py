@@ -63,6 +63,7 @@ from opensora_demo.training.train_network import (
 from opensora_demo.training.train_network import grow as grow_network
 from opensora_demo.training.train_vae import DcAeJob, VaeJob, crop_clips, draw_clips
 from opensora_demo.training.train_vae import grow as grow_vae
+from opensora_demo.weights.reading import read_state
 from opensora_demo.weights.store import ASSETS
 
 
@@ -604,3 +605,25 @@ def test_a_command_repeats_what_was_typed() -> None:
     assert said("nano", "--cpu-minutes", "7.5", "--start", "x") == f"{start} --cpu-minutes 7.5 --start FOLDER"
     numbers = command.dit_numbers(RECIPES["nano"], parser.parse_args(["nano", "--cpu-minutes", "2", "--batch", "8"]))
     assert (numbers.budget_s, numbers.batch, numbers.lr) == (120, 8, RECIPES["nano"].dit.lr)
+
+
+@pytest.mark.parametrize(
+    "spec", [NANO_CONCAT, pytest.param(NANO_CLASS, marks=pytest.mark.thorough)], ids=lambda spec: spec.id
+)
+def test_training_begins_with_another_models_trunk(spec: ModelSpec, tmp_path: Path) -> None:
+    """All but the way that the condition comes in, of the blocks that are named and in their order."""
+    recipe = RECIPES[spec.id]
+    trunk = command.trunk_of(recipe)
+    assert trunk is not None
+    job = tiny_job(spec, recipe.job, tmp_path)
+    network, before = job.model.dit, {name: p.clone() for name, p in job.model.dit.state_dict().items()}
+    taken = trunk.put_into(network)
+    theirs, ours = read_state(list(trunk.files)), network.state_dict()
+    last = len(trunk.blocks) - 1
+    kind = "spatial_blocks" if spec is NANO_CONCAT else "blocks"
+    name = "attn.qkv.weight"
+    assert torch.equal(ours[f"{kind}.{last}.{name}"], theirs[f"{kind}.{trunk.blocks[-1]}.{name}"])
+    assert torch.equal(ours["t_embedder.mlp.0.weight"], theirs["t_embedder.mlp.0.weight"])
+    left = sorted(name for name in ours if name not in taken)
+    assert all(name.startswith("y_embedder.") for name in left)
+    assert all(torch.equal(ours[name], before[name]) for name in left)

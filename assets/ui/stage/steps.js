@@ -54,7 +54,7 @@ export function trunkOf(settings, clips) {
 }
 
 const BRANCHED = ["branch_step", "stop_step"];
-const RECORDED = new Set(["version", "seconds", "unknown", "refined", "reused_steps", "peak_gb", "lora"]);
+const RECORDED = new Set(["version", "seconds", "unknown", "refined", "reused_steps", "peak_gb", "precision", "lora"]);
 
 /** What a clip was asked for, without its branch. @param {Record<string, any>} settings */
 function asked(settings) {

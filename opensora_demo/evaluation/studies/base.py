@@ -36,7 +36,8 @@ class Counts:
     two objects, and in Chinese. prompts: for each guidance scale.
     diverse, seeds: prompts made again from other noises, and how many clips of each that gives.
     negative: prompts for each open attribute, six clips each. speed: clips for each motion, speed and FPS.
-    references: two clips each. codec: rendered clips. step_prompts: for each sampler and number of steps.
+    half: prompts, in float32 and in bfloat16. references: two clips each. codec: rendered clips. step_prompts: for each
+    sampler and number of steps.
     """
 
     adherence: int = 512
@@ -50,6 +51,7 @@ class Counts:
     negative: int = 48
     speed: int = 4
     rates: tuple[int, ...] = (4, 8, 12, 16, 24)
+    half: int = 128
     references: int = 48
     flicker: int = 48
     codec: int = 128

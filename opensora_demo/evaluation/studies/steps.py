@@ -191,7 +191,7 @@ class _Recorder:
     """A family that keeps the latents (rows, c, t, h, w) of its last step."""
 
     def __init__(self, family: Family[Any]) -> None:
-        self.family = family
+        self.family, self.network = family, family.network
         self.latents: Tensor | None = None
 
     @property

@@ -6,13 +6,10 @@ Seconds are FLOPs over what this device was seen to do: in earlier runs of the s
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
-from torch import Tensor
 
 from opensora_demo.catalog import ModelSpec
 from opensora_demo.errors import DeviceError, OutOfMemory
@@ -25,6 +22,7 @@ from opensora_demo.request.video import VideoShape
 from opensora_demo.runtime.bundle import pick_device, streamable, t5_bits
 from opensora_demo.runtime.cost.work import Work, WorkCounter, dtypes_of
 from opensora_demo.runtime.placement import plan_placement
+from opensora_demo.runtime.precision import product_rate
 from opensora_demo.weights.options import DEFAULT_OPTIONS, WeightOptions
 
 PROCESS_BYTES = 650_000_000  # Python, torch and Gradio themselves; on a GPU about as much for its context
@@ -38,7 +36,6 @@ _UNSEEN = 0.5
 # Gray, "Fast algorithms for convolutional neural networks", 2016), and what was measured in a busy moment is too low.
 _PEAK = 4.0
 COUNTER = WorkCounter()  # of all estimators that are given no other
-SLOW_S = 0.02  # a small product that takes longer is all that is timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +51,6 @@ class Machine:
         device = device or pick_device()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else message("device.this_machine")
         return cls(name, total_bytes(device), device)
-
-
-@cache
-def product_rate(kind: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a product of 1024 x 1152 by 1152 x 4608 on a kind of device, the best of four; of a 64th of it where
-    that one takes more than SLOW_S, as it does where a processor has no instructions for the type."""
-    rate = 0.0
-    for rows, columns, tries in ((128, 576, 1), (1024, 4608, 4)):
-        a, b = torch.randn(rows, 1152, device=kind, dtype=dtype), torch.randn(1152, columns, device=kind, dtype=dtype)
-        best = min(_seconds(a, b, kind) for _ in range(tries))
-        rate = 2 * rows * 1152 * columns / best
-        if best > SLOW_S:
-            break
-    return rate
-
-
-def _seconds(a: Tensor, b: Tensor, kind: str) -> float:
-    begin = time.perf_counter()
-    a @ b
-    if kind == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
 
 
 class Rates:
@@ -137,23 +112,27 @@ class Estimator:
     def work(self, spec: ModelSpec, request: GenerationRequest) -> dict[Stage, Work]:
         """The stages of a run."""
         machine = self.machine
-        return self.counter.of(spec, request, machine.device, t5_bits(spec, self.options), machine.total_bytes)
+        bits, precision = t5_bits(spec, self.options), self.options.precision
+        return self.counter.of(spec, request, machine.device, bits, machine.total_bytes, precision)
 
     def estimate(self, spec: ModelSpec, request: GenerationRequest) -> Estimate:
         """Of the request only what decides about work is looked at: shape, scenes, steps, scales and rules, and whether
         frames are given."""
-        work, dtypes, kind = self.work(spec, request), dtypes_of(spec, self.machine.device), self.machine.device.type
+        work, dtypes, kind = self.work(spec, request), self._dtypes(spec), self.machine.device.type
         seconds = sum(part.flops / self.rates.of(spec.id, stage, kind, dtypes[stage]) for stage, part in work.items())
         return Estimate(max(self._needed(spec, work).values()), self.machine, seconds)
 
     def remember(self, spec: ModelSpec, request: GenerationRequest, seconds: Mapping[str, float]) -> None:
         """A run took so many seconds for each stage: the next estimate of this model goes by it. How many steps a step
         cache will leave out is not known before, and is not counted."""
-        dtypes, kind = dtypes_of(spec, self.machine.device), self.machine.device.type
+        dtypes, kind = self._dtypes(spec), self.machine.device.type
         for stage, work in self.work(spec, request).items():
             if stage == "denoise" and request.step_cache != "off":
                 continue
             self.rates.see(spec.id, stage, kind, dtypes[stage], work.flops, seconds.get(stage, 0))
+
+    def _dtypes(self, spec: ModelSpec) -> dict[Stage, torch.dtype]:
+        return dtypes_of(spec, self.machine.device, self.options.precision)
 
     def _needed(self, spec: ModelSpec, work: Mapping[Stage, Work]) -> dict[Stage, int]:
         """Bytes of each stage, with what stays in memory from the others."""

@@ -19,11 +19,12 @@ from opensora_demo.families.build import adapter_for
 from opensora_demo.request.events import Stage
 from opensora_demo.request.request import GenerationRequest
 from opensora_demo.request.video import VideoShape
-from opensora_demo.runtime.bundle import stored_dtype
 from opensora_demo.runtime.cost.counter import Counter, bytes_of
+from opensora_demo.runtime.precision import wide_dtype
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.quantized import Bits, quantized_bytes
 from opensora_demo.text.t5 import T5TextEncoder
+from opensora_demo.weights.options import Precision
 from opensora_demo.weights.store import ASSETS
 
 STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
@@ -46,16 +47,17 @@ class Work:
         return self.weights_bytes + self.peak_bytes
 
 
-def dtypes_of(spec: ModelSpec, device: torch.device) -> dict[Stage, torch.dtype]:
-    """What each stage computes in."""
+def dtypes_of(spec: ModelSpec, device: torch.device, precision: Precision = "stored") -> dict[Stage, torch.dtype]:
+    """What each stage computes in, as far as that is known before a small model is loaded and tried."""
+    wide = wide_dtype(spec, device, precision)
     if spec.published is None:
-        return dict.fromkeys(STAGES, torch.float32)
-    if (held := stored_dtype(device)) is not None:
-        return dict.fromkeys(STAGES, held)
+        return {"text": torch.float32, "denoise": wide or torch.float32, "decode": wide or torch.float32}
+    if device.type != "cpu":
+        return dict.fromkeys(STAGES, wide or torch.bfloat16)
     return {
         "text": torch.bfloat16,
-        "denoise": dtype_named(spec.published.network_dtype),
-        "decode": dtype_named(spec.published.codec_dtype),
+        "denoise": wide or dtype_named(spec.published.network_dtype),
+        "decode": wide or dtype_named(spec.published.codec_dtype),
     }
 
 
@@ -77,10 +79,16 @@ class WorkCounter:
         self._built: OrderedDict[Hashable, Any] = OrderedDict()
 
     def of(
-        self, spec: ModelSpec, request: GenerationRequest, device: torch.device, bits: Bits, memory_bytes: int
+        self,
+        spec: ModelSpec,
+        request: GenerationRequest,
+        device: torch.device,
+        bits: Bits,
+        memory_bytes: int,
+        precision: Precision = "stored",
     ) -> dict[Stage, Work]:
         """The stages of a run on a device of so much memory, T5 in so many bits."""
-        dtypes, calls, shape = dtypes_of(spec, device), self.calls(spec, request), request.shape
+        dtypes, calls, shape = dtypes_of(spec, device, precision), self.calls(spec, request), request.shape
         batch = min(max(calls), spec.max_batch or max(calls))
         step = self.network(spec, request.shape, batch, dtypes["denoise"])
         flops = step.flops / batch * sum(calls)

@@ -210,12 +210,13 @@ def chip_value(name: Message, value: Message | str) -> ChipValue:
 
 
 def took_words(settings: Mapping[str, Any]) -> Message:
-    """What a finished run took: "0.4 s, 0.9 GB"."""
+    """What a finished run took, and in which numbers: "0.4 s, 0.9 GB, bfloat16"."""
     seconds = sum(settings["seconds"].values())
     minutes = message("note.time.min", n=round(seconds / 60))
     time = message("note.time.s", n=short(seconds)) if seconds < 100 else minutes
     peak = (f"{settings['peak_gb']:.1f} GB",) if "peak_gb" in settings else ()
-    return listed(time, *peak)
+    kinds = dict.fromkeys(settings.get("precision", {}).values())
+    return listed(time, *peak, *(plain(kind) for kind in kinds if kind != "float32"))
 
 
 def cell_px(height_px: int, width_px: int) -> tuple[int, int]:
