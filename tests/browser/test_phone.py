@@ -26,7 +26,9 @@ def made(visit: Visit) -> Any:
     order = ("#stage .os-frame", "#prompt", "#generate", "#composer", "#stage .os-shelf-box")
     tops = [box(page, selector)["y"] for selector in order]
     assert tops == sorted(tops)
-    assert box(page, "#stage .os-frame")["width"] >= 340
+    frame, last = box(page, "#stage .os-frame"), box(page, "#stage .os-transport > :last-child")
+    assert frame["width"] >= 340
+    assert last["x"] + last["width"] <= frame["x"] + frame["width"] + 1  # the row of controls ends where the clip does
     return page
 
 
