@@ -16,6 +16,7 @@ from opensora_demo.families.adapters.base import Adapter
 from opensora_demo.families.branches import pairs_of
 from opensora_demo.messages import message
 from opensora_demo.nn.peers import Peers
+from opensora_demo.nn.threads import one_thread
 from opensora_demo.request.curve import Curve
 from opensora_demo.request.events import Stage
 from opensora_demo.request.limits import Rule
@@ -127,6 +128,7 @@ class Family(ABC, Generic[C]):
         self.weaker: Family[Any] | None = None
         self.peers: Peers | None = None  # processes that share the branches of guidance
         self.splits_batches = False  # among threads that compute alone: faster for small networks on a CPU
+        self.one_thread = False  # for batches too small to be split, where that is faster (`runtime.fitted`)
 
     @property
     def network(self) -> nn.Module:
@@ -168,6 +170,14 @@ class Family(ABC, Generic[C]):
     ) -> Tensor:
         """The network's own output for a batch of (row of x, branch) pairs, all of the branch `SKIP` or none; `time` as
         the network counts it, x_mask (rows, t) False for frames that are given."""
+        if self.one_thread and len(rows) < 2 * torch.get_num_threads() > 2:
+            with one_thread():
+                return self._call(x, time, condition, rows, branches, x_mask)
+        return self._call(x, time, condition, rows, branches, x_mask)
+
+    def _call(
+        self, x: Tensor, time: float, condition: C, rows: list[int], branches: list[int], x_mask: Tensor | None
+    ) -> Tensor:
         times = torch.full((len(rows),), time, device=x.device)
         flags = None if x_mask is None else x_mask[rows]
         if SKIP in branches:

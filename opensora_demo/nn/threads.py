@@ -7,8 +7,9 @@ a batch falls into as many parts as there are threads, nothing waits before the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
@@ -40,6 +41,17 @@ def use_all_threads() -> None:
     alone, has kept theirs."""
     if _all and torch.get_num_threads() != _all:
         torch.set_num_threads(_all)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is computed meanwhile is computed by this thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _forget() -> None:

@@ -27,8 +27,9 @@ from opensora_demo.nn.threads import use_threads
 from opensora_demo.preview import PictureDecoder, first_channels, latent_to_rgb, tiny_pictures
 from opensora_demo.request.events import Stage
 from opensora_demo.request.video import Frames
+from opensora_demo.runtime.fitted import fit
 from opensora_demo.runtime.placement import Offloader, plan_placement
-from opensora_demo.runtime.precision import fit, halve, stored_dtype, wide_dtype
+from opensora_demo.runtime.precision import halve, stored_dtype, wide_dtype
 from opensora_demo.text.cache import EmbeddingCache
 from opensora_demo.text.clip import ClipTextEncoder
 from opensora_demo.text.labels import LabelEncoder
@@ -148,8 +149,7 @@ class _Loader:
             tiny=load_tiny(spec, self.files, self.device, options),
             loras=lora_names(spec, options.loras),
         )
-        if options.precision == "auto":
-            fit(bundle, options.cache_dir)
+        fit(bundle, options.precision, options.cache_dir)
         return bundle
 
     def weaker(self) -> Family[Any] | None:

@@ -1,20 +1,16 @@
 """In which numbers a model's network and codec compute: as their files have them, or in bfloat16 where that is faster.
 
 Half the digits change a clip a little (cards say by how much), so a processor must have the instructions and be seen to
-gain by them. What was measured is kept beside the encoded prompts, and holds for this processor and version of torch.
+gain by them (`runtime.fitted`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import platform
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -22,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from opensora_demo.catalog.spec import ModelSpec, RandomWeights
+from opensora_demo.catalog.spec import ModelSpec
 from opensora_demo.families.base import ConditioningFrames
 from opensora_demo.request.parse import parse_request
 from opensora_demo.request.request import GenerationRequest
@@ -39,7 +35,6 @@ Half = Literal["network", "codec"]
 
 Work = Callable[[], object]
 GAIN = 1.1  # float32's time over bfloat16's: less is not worth the digits
-KEPT = "precision.json"
 SLOW_S = 0.02  # a small product that takes longer is all that is timed
 _ROUNDS = 3
 _DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -94,7 +89,7 @@ def stored_dtype(device: torch.device) -> torch.dtype | None:
 def wide_dtype(spec: ModelSpec, device: torch.device, wish: Precision) -> torch.dtype | None:
     """What network and codec of an entry are loaded in; None is as their files have them. "auto" is bfloat16 for
     published ones where this device multiplies wide matrices faster in it: upstream runs them so. What small ones gain
-    is known when they are there (`fit`)."""
+    is known when they are there (`runtime.fitted`)."""
     if (dtype := _DTYPES.get(wish)) is not None:
         return dtype
     if spec.published is None:
@@ -128,7 +123,7 @@ def _assign(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def precision_of(bundle: ModelBundle) -> dict[str, str]:
     """The names of the numbers that a model's parts compute in, such as {"network": "bfloat16", "codec": "float32"}."""
-    return {part: str(_dtype_of(module)).removeprefix("torch.") for part, module in _modules(bundle).items()}
+    return {part: str(_dtype_of(module)).removeprefix("torch.") for part, module in modules_of(bundle).items()}
 
 
 def _dtype_of(module: nn.Module) -> torch.dtype:
@@ -137,43 +132,14 @@ def _dtype_of(module: nn.Module) -> torch.dtype:
     return torch.float32 if largest is None else largest.dtype
 
 
-def _modules(bundle: ModelBundle) -> dict[Half, nn.Module]:
+def modules_of(bundle: ModelBundle) -> dict[Half, nn.Module]:
     return {"network": bundle.family.network, "codec": bundle.codec}
-
-
-def fit(bundle: ModelBundle, folder: Path | None) -> None:
-    """Put the parts of a small model that gain by it into bfloat16, in place: by what is kept in `folder` (None keeps
-    nothing), else by what a step and a decode take now, which is about a second of work. Only a CPU is asked."""
-    if bundle.device.type != "cpu" or bundle.spec.published or isinstance(bundle.spec.weights, RandomWeights):
-        return
-    if not has_bfloat16():
-        return
-    modules = _modules(bundle)
-    keys = {part: _key(bundle, part) for part in modules}
-    gains = _read(folder)
-    if lacking := [part for part in modules if keys[part] not in gains]:
-        found = {keys[part]: gain(bundle, part) for part in lacking}
-        _keep(folder, found)
-        gains |= found
-    for part, module in modules.items():
-        if gains[keys[part]] > GAIN:
-            halve(module)
-    weaker = bundle.family.weaker
-    if weaker is not None and gains[keys["network"]] > GAIN:  # the same network, trained for less
-        halve(weaker.network)
-
-
-def _key(bundle: ModelBundle, part: Half) -> str:
-    """What a measurement holds for: models with the same codec share it."""
-    spec = bundle.spec
-    shapes = (spec.network if part == "network" else spec.codec, spec.limits.size_px, spec.limits.default_frames)
-    return f"{processor()}, torch {torch.__version__}, {part} {hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]}"
 
 
 def gain(bundle: ModelBundle, part: Half, rounds: int = _ROUNDS) -> float:
     """The time that a part's work takes in float32 over that in bfloat16, each the least of some rounds in turn; the
     part is left as it was. On one thread, by what that computes: others on the machine would decide else."""
-    module, make = _modules(bundle)[part], _step if part == "network" else _decoding
+    module, make = modules_of(bundle)[part], step if part == "network" else _decoding
     full, threads = module.state_dict(), torch.get_num_threads()
     states, works, least = (full, halved(full)), [], [math.inf, math.inf]
     torch.set_num_threads(1)
@@ -204,8 +170,8 @@ def _usual(bundle: ModelBundle) -> tuple[GenerationRequest, Tensor]:
     return request, torch.randn(1, codec.latent_channels, *size, generator=torch.Generator().manual_seed(0))
 
 
-def _step(bundle: ModelBundle) -> Work:
-    """Of a usual clip, with both branches of guidance."""
+def step(bundle: ModelBundle) -> Work:
+    """A step of a usual clip, with both branches of guidance."""
     request, x = _usual(bundle)
     family = bundle.family
     condition = family.condition(request, ConditioningFrames(), (x.shape[2], x.shape[3], x.shape[4]))
@@ -216,29 +182,3 @@ def _decoding(bundle: ModelBundle) -> Work:
     request, x = _usual(bundle)
     x = x.to(bundle.codec_dtype)
     return lambda: bundle.codec.decode(x, request.shape.frames)
-
-
-def _read(folder: Path | None) -> dict[str, float]:
-    """What is kept; a file that is damaged counts as none."""
-    if folder is None:
-        return {}
-    try:
-        found = json.loads((folder / KEPT).read_text("utf-8"))
-        return {str(key): float(value) for key, value in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _keep(folder: Path | None, found: Mapping[str, float]) -> None:
-    if folder is None:
-        return
-    part = folder / f"{KEPT}.{secrets.token_hex(4)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        rounded = {key: round(value, 3) for key, value in found.items()}
-        part.write_text(json.dumps(_read(folder) | rounded, indent=1) + "\n", "utf-8")
-        part.replace(folder / KEPT)
-    except OSError as error:  # it is measured again next time
-        log.warning("what precision gains could not be kept: %s", error)
-        with suppress(OSError):
-            part.unlink(missing_ok=True)

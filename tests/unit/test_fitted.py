@@ -1,9 +1,11 @@
-"""Network and codec compute in bfloat16 where this processor was seen to gain by it, and nowhere else."""
+"""What suits the processor: bfloat16 and one thread where that was seen to be faster, and nowhere else."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from opensora_demo.catalog import MODELS, NANO
 from opensora_demo.metrics import psnr
 from opensora_demo.pipeline import run
 from opensora_demo.request.parse import parse_request
-from opensora_demo.runtime import precision
+from opensora_demo.runtime import fitted, precision
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.runtime.cost.work import dtypes_of
 from opensora_demo.weights.options import Precision, WeightOptions
@@ -26,10 +28,19 @@ HALF, FULL = torch.bfloat16, torch.float32
 def gains(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What the parts of a model are seen to gain, on a processor with the instructions; a part that is measured again
     is a fault once its number is taken out."""
-    found = {"network": 2.0, "codec": 1.05}
-    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "gain", lambda _, part: found[part])
+    found = {"network": 2.0, "codec": 1.05, "threads": 0.8}
+    monkeypatch.setattr(fitted, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(fitted, "gain", lambda _, part: found[part])
+    monkeypatch.setattr(fitted, "one_threads_gain", lambda _: found["threads"])
     return found
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def bundle_of(wish: Precision, folder: Path | None = None) -> ModelBundle:
@@ -75,18 +86,19 @@ def test_a_measurement_is_kept_for_its_processor(
     gains.clear()
     assert precision.precision_of(bundle_of("auto", folder))["network"] == "bfloat16"
 
-    gains |= {"network": 1.0, "codec": 3.0}
-    monkeypatch.setattr(precision, "processor", lambda: "another one")
+    gains |= {"network": 1.0, "codec": 3.0, "threads": 0.5}
+    monkeypatch.setattr(fitted, "processor", lambda: "another one")
     found = precision.precision_of(bundle_of("auto", folder))
     assert found == {"network": "float32", "codec": "bfloat16"}
     monkeypatch.undo()
-    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "gain", lambda *_: 0.5)
+    monkeypatch.setattr(fitted, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(fitted, "gain", lambda *_: 0.5)
+    monkeypatch.setattr(fitted, "one_threads_gain", lambda _: 0.5)
     assert precision.precision_of(bundle_of("auto", folder))["network"] == "bfloat16"  # the first one's is still there
 
-    (folder / precision.KEPT).write_text('{"AMD": [', "utf-8")
+    (folder / fitted.KEPT).write_text('{"AMD": [', "utf-8")
     assert precision.precision_of(bundle_of("auto", folder))["network"] == "float32"
-    assert [file.name for file in folder.iterdir()] == [precision.KEPT]
+    assert [file.name for file in folder.iterdir()] == [fitted.KEPT]
 
 
 def test_where_nothing_can_be_kept_it_is_measured_each_time(gains: dict[str, float], tmp_path: Path) -> None:
@@ -96,8 +108,10 @@ def test_where_nothing_can_be_kept_it_is_measured_each_time(gains: dict[str, flo
 
 
 def test_a_processor_without_the_instructions_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
-    monkeypatch.delattr(precision, "gain")
+    monkeypatch.setattr(fitted, "has_bfloat16", lambda: False)
+    monkeypatch.delattr(fitted, "gain")
+    monkeypatch.delattr(fitted, "one_threads_gain")
+    torch.set_num_threads(1)
     assert precision.precision_of(bundle_of("auto", tmp_path)) == {"network": "float32", "codec": "float32"}
     assert not list(tmp_path.iterdir())
 
@@ -148,3 +162,35 @@ def test_what_is_loaded_in_which_numbers(
     monkeypatch.setattr(precision, "product_rate", lambda *_: 1e11)  # no gain
     if (model, device, wish) == ("opensora-1.2", CPU, "auto"):
         assert precision.wide_dtype(MODELS[model], device, wish) is None
+
+
+@pytest.mark.parametrize(("gain", "alone"), [(1.3, True), (0.97, True), (0.8, False)])
+def test_one_thread_computes_what_is_too_small_for_two(
+    gains: dict[str, float], gain: float, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one clip both branches; of two clips each thread has a half. The numbers are about the same."""
+    gains["threads"] = gain
+    bundle = bundle_of("float32")
+    used: list[tuple[int, int]] = []
+    call = type(bundle.family.adapter).call
+
+    def counted(self: Any, x: Any, *arguments: Any) -> Any:
+        used.append((len(x), torch.get_num_threads()))
+        return call(self, x, *arguments)
+
+    monkeypatch.setattr(type(bundle.family.adapter), "call", counted)
+    raw = {"prompt": "a red ball", "seed": 3, "steps": 2, "frames": 1}
+    run(bundle, parse_request(raw | {"guidance": [4.0]}, model_id="nano", limits=NANO.limits))
+    assert set(used) == {(2, 1 if alone else 2)}
+    assert torch.get_num_threads() == 2
+    used.clear()
+    run(bundle, parse_request(raw | {"guidance": [2.0, 4.0]}, model_id="nano", limits=NANO.limits))
+    assert used.count((2, 1)) == 2 + alone  # the first step is both clips' and has two pairs
+    assert torch.get_num_threads() == 2
+
+
+def test_what_one_thread_gains_is_measured_and_nothing_left_changed() -> None:
+    bundle = bundle_of("stored")
+    assert fitted.one_threads_gain(bundle, rounds=1) > 0
+    assert not bundle.family.one_thread
+    assert torch.get_num_threads() == 2
