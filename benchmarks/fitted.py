@@ -1,10 +1,10 @@
-"""What a clip gains where network and codec compute in bfloat16 (`opensora_demo.runtime.precision`).
+"""What a clip gains by what suits this processor (`opensora_demo.runtime.fitted`): bfloat16, one thread for one clip.
 
-    python -m benchmarks.precision              the embedded models, one clip and four guidance scales at once
-    python -m benchmarks.precision nano --busy 1
+    python -m benchmarks.fitted                 the embedded models, one clip and four guidance scales at once
+    python -m benchmarks.fitted nano --busy 1   beside a process that computes all the time
 
-Runs in float32 and in bfloat16 take turns, from the same request to frames; a ratio is float32's time over bfloat16's.
-Say it on a processor with instructions for bfloat16; others are many times slower with it.
+Runs as stored (float32, all threads) and as fitted take turns, from the same request to frames; a ratio is the first's
+time over the second's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.threads import request_of, spin
 from opensora_demo.catalog import find_model
 from opensora_demo.pipeline import run
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle, fit_threads
-from opensora_demo.runtime.precision import has_bfloat16, processor
+from opensora_demo.runtime.precision import precision_of, processor
 from opensora_demo.weights.options import Precision, WeightOptions
 
 MODELS = ("nano", "nano-dit", "nano-mmdit")
-KINDS: tuple[Precision, ...] = ("float32", "bfloat16")
+KINDS: tuple[Precision, ...] = ("stored", "auto")
 ROUNDS, LIMIT_S = 9, 90.0
 WHOLE = "click to frames"
 
@@ -55,7 +55,7 @@ def measure(bundles: dict[str, ModelBundle], clips: int, rounds: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitted", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -63,19 +63,21 @@ def main() -> None:
     neighbours = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(args.busy)]
     for neighbour in neighbours:
         neighbour.start()
-    print(f"{processor()}, {fit_threads()} threads, bfloat16 {'by itself' if has_bfloat16() else 'emulated'}\n")
-    print("| model | clips | what | float32, s | bfloat16, s | ratio | range |\n|---|---:|---|---:|---:|---:|---:|")
+    print(f"{processor()}, {fit_threads()} threads")
     for model in args.models:
         cpu = torch.device("cpu")
         bundles: dict[str, ModelBundle] = {}
         for kind in KINDS:
             bundles[kind] = build_bundle(find_model(model), cpu, WeightOptions(precision=kind))
+        fitted = bundles["auto"]
+        print(f"\n{model}: {precision_of(fitted)}, one thread for one clip: {fitted.family.one_thread}\n")
+        print("| clips | what | stored, s | fitted, s | ratio | range |\n|---:|---|---:|---:|---:|---:|")
         for clips in (1, 4):
             for what, took in measure(bundles, clips, args.rounds).items():
-                full, half = (took[kind] for kind in KINDS)
-                found = ratio(full, half)
+                stored, ours = (took[kind] for kind in KINDS)
+                found = ratio(stored, ours)
                 print(
-                    f"| {model} | {clips} | {what} | {median_s(full):.2f} | {median_s(half):.2f} | "
+                    f"| {clips} | {what} | {median_s(stored):.2f} | {median_s(ours):.2f} | "
                     f"{found.median:.2f} | {found.low:.2f} to {found.high:.2f} |",
                     flush=True,
                 )
