@@ -120,8 +120,7 @@ def _sibling(model_id: str, title: str, summary: Message, network: STDiT3Config)
     return replace(NANO, id=model_id, title=title, summary=summary, network=network, weights=files, **alone)
 
 
-# One STDiT three times, alike but for how its text comes in, to be trained on the same latents with the same budget.
-# They join the catalog with their weights.
+# One STDiT three times, alike but for how its text comes in, trained on the same latents with the same budget.
 _SMALL = replace(NETWORK, depth=3)
 NANO_CROSS = _sibling(
     "nano-cross",

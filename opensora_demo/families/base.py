@@ -170,7 +170,8 @@ class Family(ABC, Generic[C]):
     ) -> Tensor:
         """The network's own output for a batch of (row of x, branch) pairs, all of the branch `SKIP` or none; `time` as
         the network counts it, x_mask (rows, t) False for frames that are given."""
-        if self.one_thread and len(rows) < 2 * torch.get_num_threads() > 2:
+        threads = torch.get_num_threads()
+        if self.one_thread and threads > 1 and len(rows) < 2 * threads:
             with one_thread():
                 return self._call(x, time, condition, rows, branches, x_mask)
         return self._call(x, time, condition, rows, branches, x_mask)

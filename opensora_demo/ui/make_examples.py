@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from opensora_demo.catalog import DEFAULT_MODEL, find_model
+from opensora_demo.catalog.nano import SIBLINGS
 from opensora_demo.media import write_card, write_mp4, write_poster
 from opensora_demo.pipeline import run
 from opensora_demo.request.parse import parse_request
@@ -76,14 +77,17 @@ def main() -> None:
     arguments = parser.parse_args()
     actions = actions_of(PageContext(LocalEngine(Bundles())))
     for model in [arguments.model] if arguments.model else TOY_MODELS:
+        has_runs = model not in SIBLINGS  # whose runs the figure of the three ways shows side by side (`make_modes`)
         if arguments.figures:
-            stored_runs.make_figures(stored_runs.FOLDER / model, actions, model)
+            if has_runs:
+                stored_runs.make_figures(stored_runs.FOLDER / model, actions, model)
             continue
         made = make(UI_ASSETS / "examples" / model, model)
         if model == DEFAULT_MODEL:
             write_card(CARD, [middle_of(frames) for frames in made], CARD_PX, across=4)
-        runs = stored_runs.make(stored_runs.FOLDER / model, actions, model)
-        print(f"{model}: {', '.join(runs)}")
+        if has_runs:
+            runs = stored_runs.make(stored_runs.FOLDER / model, actions, model)
+            print(f"{model}: {', '.join(runs)}")
     actions.context.files.close()
     stored_runs.write_index()
 

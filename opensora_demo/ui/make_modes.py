@@ -9,7 +9,9 @@ docs/text_modes.md. How often clips are right comes from each model's study.json
 from __future__ import annotations
 
 import json
+import re
 import statistics
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +65,12 @@ def _shares(spec: ModelSpec) -> _Shares:
     return _Shares(one.prompts, one.new_prompts.all_right, two.two_prompts, two.two_objects.all_right)
 
 
+def cpu_minutes(header: Mapping[str, str]) -> float:
+    """Of training, as the command in a file's header gives them; else those that went by."""
+    given = re.search(r"--cpu-minutes (\d+(?:\.\d+)?)", header["command"])
+    return float(given[1]) if given else float(header["seconds"]) / 60
+
+
 def _clips(spec: ModelSpec, folder: Path) -> list[ModeClip]:
     """The prompts' clips from one seed, so from the same noise for all three."""
     bundle = build_bundle(spec)
@@ -89,7 +97,7 @@ def make(folder: Path) -> ModesValue:
         cost, trained = costs[spec.id], share.right is not None
         if trained:
             files = [assets_dir() / spec.weights.folder / name for name in spec.weights.network]
-            minutes.append(float(read_metadata(files[0])["seconds"]) / 60)
+            minutes.append(cpu_minutes(read_metadata(files[0])))
         modes.append(
             {
                 "model": spec.id,

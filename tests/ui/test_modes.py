@@ -61,3 +61,9 @@ def test_the_docs_get_the_table(value: ModesValue, tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "old" not in text
     assert make_modes.table_of(value) in text
+
+
+@pytest.mark.parametrize(("options", "minutes"), [(" --cpu-minutes 16 --lr 0.002", 16.0), (" --steps 100", 31.0)])
+def test_minutes_are_those_of_the_processor_where_they_were_the_budget(options: str, minutes: float) -> None:
+    header = {"command": f"python -m opensora_demo.training nano-cross{options}", "seconds": "1860"}
+    assert make_modes.cpu_minutes(header) == minutes

@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from PIL import Image
 from opensora_demo import __version__, cli
 from opensora_demo.__main__ import main as program
 from opensora_demo.cli import gathered, main
+from opensora_demo.errors import RequestError
 from opensora_demo.media import read_settings
+from opensora_demo.messages import message
 from opensora_demo.runtime.cost.fits import Fit
 from opensora_demo.service.local import LocalEngine, LocalJob
 
@@ -319,3 +323,34 @@ def test_control_c_cancels_the_run(
     assert [job.state for job in jobs] == ["cancelled"]
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("typed", "shared"), [("auto", "stored"), ("bfloat16", "bfloat16")])
+def test_processes_that_share_a_run_do_not_each_measure_a_precision(
+    typed: str, shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They might come to different answers, and one of them would compute in other numbers."""
+
+    class Two:
+        first = True
+
+        def agree(self, make: Any) -> Any:
+            return make()
+
+        def layout(self, *_: Any) -> Any:
+            return object()
+
+    @contextmanager
+    def joined(_: Any) -> Iterator[Two]:
+        yield Two()
+
+    found: list[str] = []
+
+    def run(spec: Any, request: Any, options: Any, layout: Any) -> Any:
+        found.append(options.precision)
+        raise RequestError("out", message("request.missing"))
+
+    monkeypatch.setattr(cli, "joined", joined)
+    monkeypatch.setattr(cli, "_run", run)
+    assert main(["generate", "a ball", "--precision", typed, "--out", str(tmp_path / "a.mp4")]) != 0
+    assert found == [shared]

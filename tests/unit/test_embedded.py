@@ -11,6 +11,7 @@ import torch
 from einops import reduce, repeat
 
 from opensora_demo.catalog import MODELS, WeightFiles
+from opensora_demo.catalog.nano import SIBLINGS
 from opensora_demo.frames import to_video
 from opensora_demo.metrics import psnr
 from opensora_demo.pipeline import generate, run
@@ -36,16 +37,18 @@ PROMPTS = {
 }
 
 
-@pytest.fixture(scope="module", params=by_kind((spec.id for spec in EMBEDDED), variants=("nano-dit", "nano-mmdit")))
+@pytest.fixture(
+    scope="module", params=by_kind((spec.id for spec in EMBEDDED), variants=("nano-dit", "nano-mmdit", *SIBLINGS))
+)
 def bundle(request: pytest.FixtureRequest) -> ModelBundle:
     return build_bundle(MODELS[request.param], torch.device("cpu"))
 
 
 def test_the_files_are_small() -> None:
-    assert len(EMBEDDED) == 3
+    assert len(EMBEDDED) == 6
     sizes = [file.stat().st_size for file in ASSETS.rglob("*.safetensors")]
     assert max(sizes) < 10_000_000
-    assert sum(sizes) < 60_000_000
+    assert sum(sizes) < 90_000_000
 
 
 def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None:
