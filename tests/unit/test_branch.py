@@ -71,6 +71,7 @@ def estimates(bundle: ModelBundle, request: GenerationRequest) -> list[Frames]:
         ("debug-1.0-latte", "plain"),
     ],
 )
+@pytest.mark.slow
 def test_a_branch_that_changes_nothing_is_the_clip_itself(model: str, rule: str) -> None:
     bundle = build_bundle(MODELS[model], CPU)
     plain = ask(model, rule=rule)
@@ -81,6 +82,7 @@ def test_a_branch_that_changes_nothing_is_the_clip_itself(model: str, rule: str)
         assert np.array_equal(clip(bundle, request), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_what_comes_before_a_branch_is_shared_and_what_comes_after_is_not(
     nano: ModelBundle, change: dict[str, Any]

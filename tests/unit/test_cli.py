@@ -26,6 +26,7 @@ from opensora_demo.runtime.cost.fits import Fit
 from opensora_demo.service.local import LocalEngine, LocalJob
 
 
+@pytest.mark.slow
 def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "clip.mp4"
     image = tmp_path / "first.png"
@@ -81,6 +82,7 @@ def test_generate_writes_a_clip_and_says_how(tmp_path: Path, capsys: pytest.Capt
         assert container.streams.video[0].average_rate == 12
 
 
+@pytest.mark.slow
 def test_compare_makes_one_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid.mp4"
     assert (
@@ -228,6 +230,7 @@ def test_settings_a_model_does_not_have_are_refused(tmp_path: Path, capsys: pyte
         assert f"error: {field}: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_adherence_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["adherence", "--prompts", "2", "--guidance", "1", "4", "--steps", "2", "--reader-clips", "4"])
     captured = capsys.readouterr()
@@ -275,6 +278,7 @@ def test_a_stream_that_lacks_a_character_gets_its_number(monkeypatch: pytest.Mon
     assert pipe.getvalue().split() == [b"\\u7ea2", b"ball"]
 
 
+@pytest.mark.slow
 def test_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "opensora_demo", "models"], capture_output=True, text=True, check=False
@@ -283,6 +287,7 @@ def test_as_a_program() -> None:
     assert json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_compare_takes_several_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "grid.mp4"
     arguments = [

@@ -130,6 +130,7 @@ def test_decoding_in_chunks_is_decoding(vae: VideoVAE) -> None:
     assert torch.equal(torch.cat(list(vae.decode_chunks(latents, 34)), 2), vae.decode(latents, 34))
 
 
+@pytest.mark.slow
 def test_nano_reproduces_rendered_clips(nano: ModelBundle) -> None:
     import numpy as np
 

@@ -85,6 +85,7 @@ def clip(frames: int, *, batch: int = 1, seed: int = 0, height: int = 16, width:
     return torch.rand((batch, 3, frames, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(CODECS, *SOME))
 def test_sizes_agree_and_parts_make_the_clip(name: str) -> None:
     build, lengths = CODECS[name]
@@ -98,6 +99,7 @@ def test_sizes_agree_and_parts_make_the_clip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [case for case in sampled(CODECS, *SOME) if case.id != "1.2"])
+@pytest.mark.slow
 def test_no_more_frames_than_asked_for(name: str) -> None:
     """Also where the clip ends inside an early chunk. (1.2 pads and decodes by the length: it must be the clip's.)"""
     build, lengths = CODECS[name]
@@ -218,6 +220,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(SIZES, "1.0", "1.3", "2.0", "2.0 DC-AE"))
 def test_a_codecs_latent_size_is_that_of_what_it_encodes(name: str) -> None:
     """Of pictures of any size that it takes, square or not, whole patches or not; its numbers alone say it."""
@@ -389,6 +392,7 @@ def test_dc_ae_takes_one_frame_or_whole_groups() -> None:
         make(lambda: DcAe(DC_AE)).encode(clip(5))
 
 
+@pytest.mark.slow
 def test_dc_ae_learns() -> None:
     torch.manual_seed(0)
     codec = DcAe(DC_AE).train()

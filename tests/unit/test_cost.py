@@ -117,6 +117,7 @@ CASES: tuple[dict[str, Any], ...] = (
 COUNTED = ["debug-1.0-dit", "debug-1.0", "debug-1.1", "debug-1.2", "debug-1.3", "debug-2.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", sampled(COUNTED, "debug-1.2", "debug-2.0"))
 def test_calls_are_counted_as_they_are_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of every batch that a run sends through the network."""
@@ -144,6 +145,7 @@ def test_a_picture_is_not_told_what_is_given() -> None:
     assert COUNTER.calls(spec, request) == (2, 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nano", "nano-dit", "nano-mmdit", "debug-1.1", "debug-1.3", "debug-2.0"])
 def test_weights_are_counted(model: str) -> None:
     spec = MODELS[model]
@@ -282,6 +284,7 @@ def test_a_clip_too_long_to_decode_whole_is_decoded_in_tiles_of_time() -> None:
     assert tiled[1] < 1.1 * tiled[0]
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = MODELS["debug-1.2"]
     request = request_of(spec, resolution="64px", aspect="2:3", frames=34)

@@ -75,6 +75,7 @@ def peak_bytes(codec: Codec, frames: int) -> int:
 
 @pytest.mark.parametrize("name", sampled(CODECS, "1.0, 1.1", "nano", "2.0"))
 @torch.inference_mode()
+@pytest.mark.slow
 def test_a_clip_eight_times_as_long_takes_no_more_memory(name: str) -> None:
     config, frames = CODECS[name]
     codec = built(config)

@@ -51,6 +51,7 @@ def test_the_files_are_small() -> None:
     assert sum(sizes) < 90_000_000
 
 
+@pytest.mark.slow
 def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None:
     limits = bundle.spec.limits
     clips = []
@@ -66,6 +67,7 @@ def test_colours_and_places_are_those_of_the_prompt(bundle: ModelBundle) -> None
     assert np.mean([r["colour"] for r in right]) > 0.6
 
 
+@pytest.mark.slow
 def test_the_preview_shows_what_the_decoder_will(bundle: ModelBundle) -> None:
     """A few convolutions a latent frame come near to the clip itself, which no map of channels to colours does."""
     spec = bundle.spec
@@ -83,6 +85,7 @@ def test_the_preview_shows_what_the_decoder_will(bundle: ModelBundle) -> None:
     assert psnr(preview, shown) > 3 + psnr(repeat(linear, "t h w c -> t (h i) (w j) c", i=8, j=8), shown)
 
 
+@pytest.mark.slow
 def test_the_codec_gives_a_clip_back(bundle: ModelBundle) -> None:
     limits = bundle.spec.limits
     rng = np.random.default_rng(3)

@@ -258,6 +258,7 @@ def test_frames_of_a_latent(model: str, frames: int, spans: list[tuple[int, int]
     assert len(spans) == codec.latent_size(frames, 32, 48)[0]
 
 
+@pytest.mark.slow
 def test_nano_explained(nano: ModelBundle) -> None:
     request = request_for(nano, steps=4, frames=9)
     parts: dict[type, Part] = {}

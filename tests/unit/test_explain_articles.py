@@ -55,6 +55,7 @@ def test_the_halves_are_one_latent_twice(of_nano: dict[type, Any]) -> None:
     assert np.array_equal(halves.pictures["latent"][0], flow.noisy[halves.index][1])
 
 
+@pytest.mark.slow
 def test_a_mix_that_is_shown_is_the_formula(of_dit: dict[type, Any]) -> None:
     """u + s (c - u) of the pictures' own values, where none of them is clipped."""
     halves: Halves = of_dit[Halves]

@@ -151,6 +151,7 @@ def test_same_seed_same_clip_and_another_seed_another(bundle: ModelBundle) -> No
 
 
 @pytest.mark.parametrize("bundle", sampled((spec.id for spec in DEBUG), "debug-1.2", "debug-2.0"), indirect=True)
+@pytest.mark.slow
 def test_a_comparison_gives_the_clips_of_single_runs(bundle: ModelBundle) -> None:
     """Also where the sampler draws noise at every step: the draws are the run's, not a row's."""
     for rule in bundle.spec.limits.rules:
@@ -318,6 +319,7 @@ def test_the_text_is_projected_once_a_run(bundle: ModelBundle, monkeypatch: pyte
 # --- given frames -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_comparison_with_given_frames_gives_the_clips_of_single_runs(given_bundle: ModelBundle) -> None:
     spec = given_bundle.spec
     ends: tuple[dict[str, bool], ...] = ({"first": True}, {"last": True}, {"first": True, "last": True})
@@ -529,6 +531,7 @@ def shrunk(spec: ModelSpec) -> Any:
             return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", sampled(PUBLISHED, "nano", "opensora-1.0-256", "opensora-2.0", "opensora-2.0-dcae"))
 def test_a_codec_makes_the_frames_and_latents_it_announces(spec: ModelSpec) -> None:
     """On the meta device: decoding what `latent_size` says gives the clip, encoding one frame its given latent."""
@@ -545,6 +548,7 @@ def test_a_codec_makes_the_frames_and_latents_it_announces(spec: ModelSpec) -> N
 
 
 @pytest.mark.parametrize("spec", PUBLISHED, ids=lambda spec: spec.id)
+@pytest.mark.slow
 def test_a_published_network_takes_its_latents(spec: ModelSpec) -> None:
     """A forward pass of the published network, shortened to one block, on the meta device: of the smallest size and of
     the largest."""

@@ -31,6 +31,7 @@ def test_what_is_lost_and_gained_makes_the_difference() -> None:
     assert (same.difference, same.low, same.high) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_errs_at_four_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """It draws another scene for every other prompt, and loses nothing at eight."""
     scenes = [scene for scene, _ in held_out_prompts(8, 8)]

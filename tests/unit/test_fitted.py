@@ -66,6 +66,7 @@ def test_what_gains_is_in_bfloat16(gains: dict[str, float], nano: ModelBundle) -
     assert psnr(half.clips[0].frames, full.clips[0].frames) > 30  # a few levels of 256
 
 
+@pytest.mark.slow
 def test_every_rule_and_every_model_runs_in_bfloat16() -> None:
     """The weaker model's network computes in what the good one's does."""
     bundle = bundle_of("bfloat16")

@@ -243,6 +243,7 @@ def test_a_form_reads_its_video_at_the_rate_of_the_clip(tmp_path: Path) -> None:
         read_request({"prompt": "a ball", "model": "nano", "video": str(tmp_path / "none.mp4")})
 
 
+@pytest.mark.slow
 def test_the_command_line_extends_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = tmp_path / "old.mp4", tmp_path / "new.mp4"
     usual = ["generate", "a red ball", "--steps", "2", "--seed", "1"]

@@ -147,6 +147,7 @@ def test_the_committed_page_says_what_its_numbers_say() -> None:
     assert (DOCS / PICTURE).is_file()
 
 
+@pytest.mark.slow
 def test_a_prompt_is_measured_in_all_its_cells(tmp_path: Path) -> None:
     """On the real model, quickly: what is read and how far apart two noises are."""
     setup = Setup(bundle=build_bundle(NANO), reader=load_reader(), counts=Counts())

@@ -410,6 +410,7 @@ LABELS = (
 
 
 @pytest.mark.parametrize("font", [True, False])
+@pytest.mark.slow
 def test_labels_of_every_kind_stay_in_their_place(font: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not font:
         monkeypatch.setattr(table, "_cjk_font", lambda: None)

@@ -276,6 +276,7 @@ def test_a_bundle_takes_the_option() -> None:
         assert {part.kernel for part in network.modules() if isinstance(part, Attention)} == {kernel}
 
 
+@pytest.mark.slow
 def test_text_is_projected_once_for_a_whole_run(nano: object, monkeypatch: pytest.MonkeyPatch) -> None:
     from opensora_demo.catalog import NANO
     from opensora_demo.pipeline import run

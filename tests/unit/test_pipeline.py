@@ -113,6 +113,7 @@ def test_numbers_that_are_not_finite_are_an_error_not_a_black_clip(
         run(nano, ask())
 
 
+@pytest.mark.slow
 def test_guidance_one_evaluates_one_branch_and_batches_do_not_change_the_clip(
     nano: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

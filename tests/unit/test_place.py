@@ -61,6 +61,7 @@ def test_a_place_that_is_not_known_is_none() -> None:
     assert prompt_intent(whole).background is not None
 
 
+@pytest.mark.slow
 def test_nano_reads_a_place_and_the_clip_is_recorded_as_typed(nano: ModelBundle) -> None:
     whole = request()
     assert whole.refine == "seed"

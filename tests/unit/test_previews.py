@@ -120,6 +120,7 @@ def test_the_small_decoder_has_the_published_shapes() -> None:
     assert len(state) == 2 + 3 * (3 * 6 + 2) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["taehv.safetensors", "taehv/safetensors/taehv.safetensors"])
 def test_the_small_decoder_shows_a_run(weights: Path, name: str) -> None:
     spec = replace(published("debug-2.0"), tiny=TaehvConfig(file="taehv", widths=(16, 8, 8, 8)))

@@ -40,6 +40,7 @@ def agrees(answer: PromptIntent, scene: Scene) -> bool:
 @pytest.mark.parametrize(
     ("pairs", "chinese", "count", "share"), [(0, 0, 2000, 1.0), (0, 1, 1000, 1.0), (1, 0, 500, 0.99), (1, 1, 500, 0.99)]
 )
+@pytest.mark.slow
 def test_the_sentences_of_the_grammar_are_read_right(pairs: float, chinese: float, count: int, share: float) -> None:
     rng = np.random.default_rng(11)
     right = 0

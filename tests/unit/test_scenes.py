@@ -187,6 +187,7 @@ def upstream(bundle: ModelBundle, request: GenerationRequest, latent_frames: int
     ("model", "kept", "latent_frames"), [("debug-1.1", 4, 4), ("debug-1.2", 17, 5), ("debug-1.3", 17, 5)]
 )
 @torch.inference_mode()
+@pytest.mark.slow
 def test_scenes_are_upstreams_loop(model: str, kept: int, latent_frames: int, bundles: dict[str, ModelBundle]) -> None:
     scenes = 3 if model == "debug-1.1" else 2  # the codecs of the others take seconds
     request = ask(model, scenes=scenes, steps=2)
@@ -197,6 +198,7 @@ def test_scenes_are_upstreams_loop(model: str, kept: int, latent_frames: int, bu
     assert np.abs(made.astype(int) - expected).max() <= 1  # chunks are encoded in other batches
 
 
+@pytest.mark.slow
 def test_clips_of_a_comparison_go_on_from_their_own_ends(bundles: dict[str, ModelBundle]) -> None:
     for model in ("debug-1.1", "debug-1.3"):  # encoded again, and carried over as latents
         bundle = bundles[model]

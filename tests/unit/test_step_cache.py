@@ -106,6 +106,7 @@ def full(nano: ModelBundle) -> np.ndarray[Any, Any]:
     return run(nano, asked()).clips[0].frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "least_db"), [pytest.param("mild", 38, marks=pytest.mark.thorough), ("strong", 30)])
 def test_nano_skips_steps_and_makes_nearly_the_same_clip(
     nano: ModelBundle, full: np.ndarray[Any, Any], how: str, least_db: float, tmp_path: Path

@@ -338,6 +338,7 @@ def test_stopping_keeps_what_has_come(spec: ModelSpec, weights: Path, hub: Hub) 
         (500, "", "the hub answers|cannot be reached"),
     ],
 )
+@pytest.mark.slow
 def test_refusals_have_a_sentence(
     spec: ModelSpec, weights: Path, hub: Hub, status: int, code: str, sentence: str
 ) -> None:

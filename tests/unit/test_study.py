@@ -106,6 +106,7 @@ plots = pytest.mark.skipif(
 # --- the reader
 
 
+@pytest.mark.slow
 def test_larger_clips_are_averaged_down_and_read(reader: Reader) -> None:
     large = render(SCENE, 16, 128)[0]
     small = at_reading_size(large)
@@ -136,6 +137,7 @@ def test_colourfulness() -> None:
 
 @pytest.mark.parametrize("fps", [4, 24])
 @pytest.mark.parametrize("speed", ["slow", "fast"])
+@pytest.mark.slow
 def test_speed_is_measured_within_a_tenth(reader: Reader, fps: int, speed: str) -> None:
     """The reader and the slope together; a single clip's speed varies by 6 % by design."""
     rng = np.random.default_rng(1)

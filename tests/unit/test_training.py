@@ -338,6 +338,7 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
 def test_every_part_of_a_network_learns(spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path) -> None:
     job = tiny_job(spec, kind, tmp_path, reference_share=0.5, caption_dropout=0.3)
@@ -379,6 +380,7 @@ def test_checkpointing_gives_the_same_gradients_for_less_memory(
     assert held[1] < 0.85 * held[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "kind"), KINDS, ids=lambda x: getattr(x, "id", ""))
 def test_a_network_that_is_to_be_trained_starts_at_zero(
     spec: ModelSpec, kind: type[NetworkJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -118,6 +118,7 @@ def test_a_clip_made_there_is_the_one_made_here() -> None:
     assert 10 < space.asked_s[0] < 120
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_there() -> None:
     parts = list(engine_on(Space()).explain(request_of()).events())
     here = list(LocalEngine(Bundles(WeightOptions(models=frozenset(MODELS)))).explain(request_of()).events())

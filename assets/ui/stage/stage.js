@@ -305,8 +305,7 @@ export function start({ element, trigger, props, watch }) {
     line.replaceChildren();
     if (!verdict) return;
     line.append(verdictText(verdict));
-    if (verdict.wrong.length)
-      line.append(` ${say("ui.verdict.wrong", { words: verdict.wrong.map((w) => w[language]) })}`);
+    if (verdict.wrong.length) line.append(say("ui.verdict.wrong", { words: verdict.wrong.map((w) => w[language]) }));
   }
 
   let described = "";
