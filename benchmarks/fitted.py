@@ -14,13 +14,12 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `opensora_demo.__main__` sets it, before torch is loaded
 
 import argparse
-import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from benchmarks.pairs import Took, alternate, median_s, ratio
-from benchmarks.threads import request_of, spin
+from benchmarks.threads import beside, request_of
 from opensora_demo.catalog import find_model
 from opensora_demo.pipeline import run
 from opensora_demo.runtime.bundle import ModelBundle, build_bundle, fit_threads
@@ -54,17 +53,10 @@ def measure(bundles: dict[str, ModelBundle], clips: int, rounds: int) -> dict[st
     return {name: stages[name] for name in ("denoise", "decode")} | {WHOLE: whole}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitted", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    args = parser.parse_args()
-    neighbours = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(args.busy)]
-    for neighbour in neighbours:
-        neighbour.start()
+def print_tables(models: Sequence[str], rounds: int) -> None:
+    """The table of each model."""
     print(f"{processor()}, {fit_threads()} threads")
-    for model in args.models:
+    for model in models:
         cpu = torch.device("cpu")
         bundles: dict[str, ModelBundle] = {}
         for kind in KINDS:
@@ -73,7 +65,7 @@ def main() -> None:
         print(f"\n{model}: {precision_of(fitted)}, one thread for one clip: {fitted.family.one_thread}\n")
         print("| clips | what | stored, s | fitted, s | ratio | range |\n|---:|---|---:|---:|---:|---:|")
         for clips in (1, 4):
-            for what, took in measure(bundles, clips, args.rounds).items():
+            for what, took in measure(bundles, clips, rounds).items():
                 stored, ours = (took[kind] for kind in KINDS)
                 found = ratio(stored, ours)
                 print(
@@ -81,8 +73,16 @@ def main() -> None:
                     f"{found.median:.2f} | {found.low:.2f} to {found.high:.2f} |",
                     flush=True,
                 )
-    for neighbour in neighbours:
-        neighbour.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitted", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    args = parser.parse_args()
+    with beside(args.busy):
+        print_tables(args.models, args.rounds)
 
 
 if __name__ == "__main__":

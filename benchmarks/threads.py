@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `opensora_demo.__main_
 import argparse
 import multiprocessing
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,19 @@ SPLIT, WHOLE = "batches split as the demo does", "no batch split"
 def spin() -> None:
     while True:
         pass
+
+
+@contextmanager
+def beside(busy: int) -> Iterator[None]:
+    """While it lasts so many processes compute all the time."""
+    neighbours = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(busy)]
+    for neighbour in neighbours:
+        neighbour.start()
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.terminate()
 
 
 def request_of(bundle: ModelBundle, clips: int) -> GenerationRequest:
@@ -104,25 +118,26 @@ def print_rows(what: str, runs: dict[str, Callable[[], None]], base: str, calls:
         print(f"| {what} | {name} | {median:.0f} | {of.median:.2f} | {of.low:.2f} to {of.high:.2f} |", flush=True)
 
 
+def measure(model: str, rounds: int) -> None:
+    """All rows of one model."""
+    threads = fit_threads()
+    bundle = build_bundle(find_model(model), torch.device("cpu"))
+    print("| what | way | median, ms | ratio | range |\n|---|---|---:|---:|---:|")
+    for clips in (1, 4):
+        print_rows(f"a step, {2 * clips} pairs", ways_of_a_step(bundle, clips, threads), ALL, CALLS, rounds)
+    torch.set_num_threads(threads)
+    for clips in (1, 4):
+        print_rows(f"a run, clips: {clips}", ways_of_a_run(bundle, clips), WHOLE, 1, rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", default="nano")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()
-    neighbours = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(args.busy)]
-    for neighbour in neighbours:
-        neighbour.start()
-    threads = fit_threads()
-    bundle = build_bundle(find_model(args.model), torch.device("cpu"))
-    print("| what | way | median, ms | ratio | range |\n|---|---|---:|---:|---:|")
-    for clips in (1, 4):
-        print_rows(f"a step, {2 * clips} pairs", ways_of_a_step(bundle, clips, threads), ALL, CALLS, args.rounds)
-    torch.set_num_threads(threads)
-    for clips in (1, 4):
-        print_rows(f"a run, clips: {clips}", ways_of_a_run(bundle, clips), WHOLE, 1, args.rounds)
-    for neighbour in neighbours:
-        neighbour.terminate()
+    with beside(args.busy):
+        measure(args.model, args.rounds)
 
 
 if __name__ == "__main__":

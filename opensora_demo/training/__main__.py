@@ -26,7 +26,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from opensora_demo.catalog import WeightFiles
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.scaling import latent_std
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
@@ -45,7 +44,7 @@ from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
 from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
-from opensora_demo.training.train_network import Started, TextToVideo, Trunk
+from opensora_demo.training.train_network import Started, TextToVideo
 from opensora_demo.training.train_preview import teach
 from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_text import Start, TextJob
@@ -202,7 +201,7 @@ def train_dit(making: Making, numbers: StageNumbers) -> None:
         scale,
         lone=isinstance(recipe.spec.codec, DcAeConfig),
         start=started,
-        trunk=trunk_of(recipe) if started is None else None,
+        trunk=recipe.begins_with if started is None else None,
         compiled=making.compiled,
         checkpointing=making.checkpointing,
         captions=recipe.captions,
@@ -210,14 +209,6 @@ def train_dit(making: Making, numbers: StageNumbers) -> None:
         text_weights=read_by(making),
     )
     making.train("dit", job, numbers)
-
-
-def trunk_of(recipe: Recipe) -> Trunk | None:
-    if recipe.trunk is None:
-        return None
-    spec, blocks = recipe.trunk
-    assert isinstance(spec.weights, WeightFiles)
-    return Trunk(files=tuple(asset(spec.weights, name) for name in spec.weights.network), blocks=blocks)
 
 
 def train_reader(making: Making) -> None:

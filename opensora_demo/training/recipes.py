@@ -24,7 +24,9 @@ from opensora_demo.training.train_network import (
     NetworkJob,
     Objective,
     STDiT3Job,
+    Trunk,
 )
+from opensora_demo.weights.store import asset
 
 STAGES = ("vae", "pool", "decoder", "text", "dit", "reader", "export", "preview", "measure")
 PAIRS = 0.25  # share of training clips with two objects
@@ -77,6 +79,15 @@ class Recipe:
         weights = self.spec.weights
         assert isinstance(weights, WeightFiles)
         return weights
+
+    @property
+    def begins_with(self) -> Trunk | None:
+        """The trunk, from the files in assets."""
+        if self.trunk is None:
+            return None
+        spec, blocks = self.trunk
+        assert isinstance(spec.weights, WeightFiles)
+        return Trunk(files=tuple(asset(spec.weights, name) for name in spec.weights.network), blocks=blocks)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -244,6 +244,7 @@ def network_job(sprint: Sprint, codec: Codec, pool: FreshPool) -> FreshJob:
         scale.cpu(),
         batch=sprint.batch,
         lone=isinstance(recipe.spec.codec, DcAeConfig),
+        trunk=recipe.begins_with if started is None else None,
         captions=recipe.captions,
         objective=recipe.objective,
         compiled=sprint.compiled,

@@ -615,7 +615,7 @@ def test_a_command_repeats_what_was_typed() -> None:
 def test_training_begins_with_another_models_trunk(spec: ModelSpec, tmp_path: Path) -> None:
     """All but the way that the condition comes in, of the blocks that are named and in their order."""
     recipe = RECIPES[spec.id]
-    trunk = command.trunk_of(recipe)
+    trunk = recipe.begins_with
     assert trunk is not None
     job = tiny_job(spec, recipe.job, tmp_path)
     network, before = job.model.dit, {name: p.clone() for name, p in job.model.dit.state_dict().items()}
