@@ -207,6 +207,7 @@ def train_dit(making: Making, numbers: StageNumbers) -> None:
         captions=recipe.captions,
         objective=recipe.objective,
         text_weights=read_by(making),
+        lesson=recipe.lesson,
     )
     making.train("dit", job, numbers)
 

@@ -16,6 +16,7 @@ from opensora_demo.catalog.nano import (
     NANO_REPLACED,
     NANO_WEAK,
 )
+from opensora_demo.training.teacher import Lesson
 from opensora_demo.training.train_network import (
     Captions,
     DiTJob,
@@ -56,7 +57,8 @@ class StageNumbers:
 class Recipe:
     """`own_codec` False takes the codec, its shift and its scale from nano's exported files. `fps` is the one frame
     rate of the pool (None: many), `pairs` its share of clips with two objects, `extra_words` what the tokenizer knows
-    beside the grammar, `trunk` a model that training begins with and which of its blocks (`train_network.Trunk`)."""
+    beside the grammar, `trunk` a model that training begins with and which of its blocks (`train_network.Trunk`),
+    `lesson` a finished model that says what to answer (`teacher.Teacher`)."""
 
     spec: ModelSpec
     job: type[NetworkJob]
@@ -70,6 +72,7 @@ class Recipe:
     extra_words: tuple[str, ...] = ()
     trunk: tuple[ModelSpec, tuple[int, ...]] | None = None
     pairs: float = PAIRS
+    lesson: Lesson | None = None
     objective: Objective = field(default_factory=Objective)
     captions: Captions = field(default_factory=Captions)
 
@@ -115,7 +118,9 @@ RECIPES: Mapping[str, Recipe] = {
         pairs=0.4,
         reader=StageNumbers(steps=1200, cooldown=700, lr=2.5e-3, ema_decay=0.99, batch=16),
     ),
-    "nano-dit": Recipe(spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8),
+    "nano-dit": Recipe(
+        spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8, lesson=Lesson(spec=NANO, guidance=1.5)
+    ),
     "nano-mmdit": Recipe(
         spec=NANO_MMDIT,
         job=MMDiTJob,

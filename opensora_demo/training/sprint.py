@@ -247,6 +247,7 @@ def network_job(sprint: Sprint, codec: Codec, pool: FreshPool) -> FreshJob:
         trunk=recipe.begins_with if started is None else None,
         captions=recipe.captions,
         objective=recipe.objective,
+        lesson=recipe.lesson,
         compiled=sprint.compiled,
         device=sprint.device,
         start=started,

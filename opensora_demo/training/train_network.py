@@ -40,6 +40,7 @@ from opensora_demo.toy.spans import Span
 from opensora_demo.toy.worlds import Scene
 from opensora_demo.training.pool import load_masks, load_pool
 from opensora_demo.training.precision import half_precision
+from opensora_demo.training.teacher import Lesson, Teacher
 from opensora_demo.weights.reading import load_module, read_state
 
 
@@ -272,6 +273,7 @@ class NetworkJob:
     start: Started | None = None
     trunk: Trunk | None = None
     text_weights: tuple[Path, ...] = ()  # of an encoder that can read (`train_text`), and is left as it is
+    lesson: Lesson | None = None
 
     def __post_init__(self) -> None:
         self.model = TextToVideo(self.spec, self.tokenizer, align=self.objective.alignment > 0)
@@ -295,6 +297,7 @@ class NetworkJob:
                 lambda: T5TextEncoder(cfg, self.tokenizer), self.text_weights, "text", aliases=T5TextEncoder.aliases
             )
         self.model.to(self.device)
+        self.teacher = None if self.lesson is None else Teacher(self.lesson, self.device)
 
     def draw(self, rng: np.random.Generator, generator: torch.Generator, short: bool) -> Batch:
         chosen = np.sort(rng.integers(len(self.scenes), size=self.batch))
@@ -512,7 +515,8 @@ class DiTJob(NetworkJob):
         with self.autocast():
             out = network(x, timestep.float(), self.condition(batch))
         eps, fraction = out.float().chunk(2, dim=1)
-        error = ((eps - noise).square().mean((1, 2, 3, 4)) * weight).sum() / weight.sum()
+        target = noise if self.teacher is None else self.taught_noise(self.teacher, batch, x, self.ratios[timestep])
+        error = ((eps - target).square().mean((1, 2, 3, 4)) * weight).sum() / weight.sum()
 
         guess = (x - (1 - at["alpha"]).sqrt() * eps.detach()) * at["alpha"].rsqrt()
         true_mean, mean = (at["from_x0"] * clean + at["from_x"] * x for clean in (x0, guess))
@@ -522,6 +526,18 @@ class DiTJob(NetworkJob):
         last = 0.5 * (math.log(2 * math.pi) + log_variance + (x0 - mean).square() * (-log_variance).exp())
         bound = torch.where((timestep == 0).view(-1, 1, 1, 1, 1), last, kl).mean() / math.log(2)
         return error + bound, {"error": float(error.detach()), "bound": float(bound.detach())}
+
+    def taught_noise(self, teacher: Teacher, batch: Batch, x: Tensor, ratio: Tensor) -> Tensor:
+        """The noise that a flow model finds in x (b, c, t, h, w) = alpha x0 + sigma noise, at ratios sigma / alpha (b).
+
+        With t = ratio / (1 + ratio), x over (alpha + sigma) is the flow's (1 - t) x0 + t noise.
+        """
+        t = ratio / (1 + ratio)
+        at = t.view(-1, 1, 1, 1, 1)
+        flow = x * ((1 - at).square() + at.square()).sqrt()
+        with self.autocast():
+            velocity = teacher.velocity(flow, t, batch.prompts, batch.dropped, batch.fps)
+        return flow - (1 - at) * velocity
 
     def condition(self, batch: Batch) -> Tensor:
         """Pooled text (b, c), or the null vector where it is dropped."""
