@@ -89,7 +89,7 @@ class SelfAttention(Attention):
     ) -> Tensor:
         """`mask` (b, 1, 1, n) is False for keys that do not count. With `shards` x is this process's part of the
         tokens, and there is neither `rope` nor `mask`."""
-        # A linear layer of three axes that do not lie one after the other multiplies them by a copy of its weights each.
+        # Sequences that do not lie one after the other would be multiplied by a copy of the weights each.
         q, k, v = rearrange(self.qkv(x.contiguous()), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         if rope is not None and self.rotate_first:
             q, k = rotate_pairs(q, rope), rotate_pairs(k, rope)

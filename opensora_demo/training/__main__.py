@@ -233,7 +233,8 @@ def export(making: Making, command: str) -> None:
         export_codec(making, provenance)
     if making.finished("dit"):
         tokenizer = making.runs / "tokenizer.json"
-        if not borrowed(name := files.tokenizer or files.clip_tokenizer):
+        name = files.tokenizer or files.clip_tokenizer
+        if name and not borrowed(name):
             shutil.copy(tokenizer, out / name)
         both = TextToVideo(recipe.spec, tokenizer)
         info = load_ema(making.runs / "dit", both)

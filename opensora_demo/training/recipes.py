@@ -100,6 +100,8 @@ class Recipe:
         return tuple(stage for stage in STAGES if own.get(stage, self) is not None)
 
 
+# Its captions were as on the web: a little guidance makes up for those that were another clip's.
+_FROM_NANO = Lesson(spec=NANO, guidance=1.5)
 _DIT = StageNumbers(steps=9600, cooldown=3200, lr=4e-3, ema_decay=0.998, batch=64)
 _TEXT = StageNumbers(steps=2500, cooldown=1000, lr=3e-3, ema_decay=0.98, batch=1100, adam_ratio=2)  # tokens
 _BRIEF = replace(_DIT, steps=2400, cooldown=1000)
@@ -118,9 +120,7 @@ RECIPES: Mapping[str, Recipe] = {
         pairs=0.4,
         reader=StageNumbers(steps=1200, cooldown=700, lr=2.5e-3, ema_decay=0.99, batch=16),
     ),
-    "nano-dit": Recipe(
-        spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8, lesson=Lesson(spec=NANO, guidance=1.5)
-    ),
+    "nano-dit": Recipe(spec=NANO_DIT, job=DiTJob, dit=_DIT, own_codec=False, fps=8, lesson=_FROM_NANO),
     "nano-mmdit": Recipe(
         spec=NANO_MMDIT,
         job=MMDiTJob,
@@ -153,6 +153,13 @@ RECIPES: Mapping[str, Recipe] = {
         pairs=0.4,
     ),
     "nano-class": Recipe(
-        spec=NANO_CLASS, job=LabelJob, dit=_BRIEF, own_codec=False, trunk=(NANO_DIT, (0, 1, 3, 5)), fps=8, pairs=0.0
+        spec=NANO_CLASS,
+        job=LabelJob,
+        dit=_BRIEF,
+        own_codec=False,
+        trunk=(NANO_DIT, (0, 1, 3, 5)),
+        fps=8,
+        pairs=0.0,
+        lesson=_FROM_NANO,
     ),
 }

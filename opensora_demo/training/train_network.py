@@ -536,8 +536,12 @@ class DiTJob(NetworkJob):
         at = t.view(-1, 1, 1, 1, 1)
         flow = x * ((1 - at).square() + at.square()).sqrt()
         with self.autocast():
-            velocity = teacher.velocity(flow, t, batch.prompts, batch.dropped, batch.fps)
+            velocity = teacher.velocity(flow, t, self.taught_prompts(batch), batch.dropped, batch.fps)
         return flow - (1 - at) * velocity
+
+    def taught_prompts(self, batch: Batch) -> list[str]:
+        """What a teacher reads."""
+        return batch.prompts
 
     def condition(self, batch: Batch) -> Tensor:
         """Pooled text (b, c), or the null vector where it is dropped."""
@@ -555,6 +559,9 @@ class LabelJob(DiTJob):
         embedder = self.model.dit.y_embedder
         assert isinstance(embedder, LabelEmbedder)
         return embedder.token_drop(labels, batch.dropped)
+
+    def taught_prompts(self, batch: Batch) -> list[str]:
+        return [f"a {scene.objects[0].shape}" for scene in batch.scenes]
 
 
 class MMDiTJob(NetworkJob):

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from opensora_demo.catalog.nano import CODEC, FILES, NANO, NANO_DIT
+from opensora_demo.catalog.nano import CODEC, FILES, NANO, NANO_CLASS, NANO_DIT
 from opensora_demo.frames import to_video
 from opensora_demo.runtime.bundle import build_bundle
 from opensora_demo.toy.captions import caption
+from opensora_demo.toy.prompt_words import unknown_spans
 from opensora_demo.toy.worlds import render, sample_scene
 from opensora_demo.training.pool import load_codec, normalisation, raw_latents
 from opensora_demo.training.recipes import RECIPES
 from opensora_demo.training.teacher import Lesson, Teacher
-from opensora_demo.training.train_network import Batch, DiTJob
+from opensora_demo.training.train_network import Batch, DiTJob, LabelJob
 from opensora_demo.weights.store import ASSETS
 from tests.unit.test_training import tiny_job
 
@@ -96,3 +97,11 @@ def test_one_who_says_what_the_teacher_says_has_no_error(
     job.teacher = None  # the noise itself is another answer
     _, alone = job.loss_of(clips, torch.Generator().manual_seed(1))
     assert alone["error"] > 0.003
+
+
+def test_of_a_class_a_teacher_reads_the_shape_alone(tmp_path: Path) -> None:
+    job = tiny_job(NANO_CLASS, LabelJob, tmp_path)
+    assert isinstance(job, LabelJob)
+    batch = job.draw(np.random.default_rng(0), torch.Generator().manual_seed(0), short=False)
+    assert job.taught_prompts(batch) == [f"a {scene.objects[0].shape}" for scene in batch.scenes]
+    assert all(unknown_spans(NANO, prompt) == [] for prompt in job.taught_prompts(batch))

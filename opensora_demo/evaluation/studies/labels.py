@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opensora_demo.evaluation.study import Study
 
 SCALES = (1.0, 2.0, 4.0, 7.0)
+NO_CLASS = "anything"  # a prompt that names none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class LabelAdherence(Measurement):
             return {scale: _shapes(setup, [clips[scale] for clips in made]) for scale in scales}
 
         found = {name: seen(name, SCALES) for name in names}
-        (without,) = seen("", (1.0,)).values()
+        (without,) = seen(NO_CLASS, (1.0,)).values()
         return cls(
             clips=count,
             scales=SCALES,
