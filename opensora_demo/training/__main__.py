@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from opensora_demo.catalog.spec import Part
 from opensora_demo.codecs.dc_ae import DcAe, DcAeConfig
 from opensora_demo.codecs.scaling import latent_std
 from opensora_demo.codecs.video_vae import VideoVAE, VideoVaeConfig
@@ -44,7 +45,7 @@ from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
 from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
-from opensora_demo.training.train_network import Started, TextToVideo
+from opensora_demo.training.train_network import TextToVideo
 from opensora_demo.training.train_preview import teach
 from opensora_demo.training.train_reader import ReaderJob
 from opensora_demo.training.train_text import Start, TextJob
@@ -182,12 +183,11 @@ def train_text(making: Making) -> None:
 
 
 def train_dit(making: Making, numbers: StageNumbers) -> None:
-    recipe, files, started = making.recipe, making.recipe.files, None
+    recipe, started = making.recipe, None
     codec = load_codec(recipe.spec.codec, making.codec_files)
     if making.start is not None:
-        names = ("network", "clip") if read_by(making) else ("network", "text", "clip")
-        parts = {name: tuple(making.start / n for n in getattr(files, name)) for name in names}
-        started = Started(parts=parts, tokenizer=making.start / (files.tokenizer or files.clip_tokenizer))
+        parts: tuple[Part, ...] = ("network", "clip") if read_by(making) else ("network", "text", "clip")
+        started = recipe.started(making.start, parts, making.runs / "tokenizer.json")
     # A VAE that was exported goes on with the shift and scale that it has, and so does what was trained on it.
     fresh = making.finished("vae") or isinstance(codec, DcAe)
     measured = load_pool(making.runs / "pool")[0] if fresh else None
@@ -233,9 +233,8 @@ def export(making: Making, command: str) -> None:
         export_codec(making, provenance)
     if making.finished("dit"):
         tokenizer = making.runs / "tokenizer.json"
-        name = files.tokenizer or files.clip_tokenizer
-        if name and not borrowed(name):
-            shutil.copy(tokenizer, out / name)
+        if recipe.own_tokenizer:
+            shutil.copy(tokenizer, out / recipe.own_tokenizer)
         both = TextToVideo(recipe.spec, tokenizer)
         info = load_ema(making.runs / "dit", both)
         for name, part in both.parts().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from opensora_demo.catalog import ModelSpec, WeightFiles
 from opensora_demo.catalog.nano import (
@@ -16,6 +17,7 @@ from opensora_demo.catalog.nano import (
     NANO_REPLACED,
     NANO_WEAK,
 )
+from opensora_demo.catalog.spec import Part
 from opensora_demo.training.teacher import Lesson
 from opensora_demo.training.train_network import (
     Captions,
@@ -24,6 +26,7 @@ from opensora_demo.training.train_network import (
     MMDiTJob,
     NetworkJob,
     Objective,
+    Started,
     STDiT3Job,
     Trunk,
 )
@@ -91,6 +94,20 @@ class Recipe:
         spec, blocks = self.trunk
         assert isinstance(spec.weights, WeightFiles)
         return Trunk(files=tuple(asset(spec.weights, name) for name in spec.weights.network), blocks=blocks)
+
+    @property
+    def own_tokenizer(self) -> str:
+        """Its file; none of a model of class labels, and of one that reads with another's."""
+        name = self.files.tokenizer or self.files.clip_tokenizer
+        return "" if name.startswith("../") else name
+
+    def started(self, folder: Path, parts: tuple[Part, ...], tokenizer: Path) -> Started:
+        """The `parts` of earlier weights in `folder`, laid out as in assets. `tokenizer` is what they were trained with
+        if they have none of their own."""
+        return Started(
+            parts={part: tuple(folder / name for name in getattr(self.files, part)) for part in parts},
+            tokenizer=folder / self.own_tokenizer if self.own_tokenizer else tokenizer,
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

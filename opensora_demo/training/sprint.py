@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import Codec, load_codec, normalisation, raw_latents
 from opensora_demo.training.recipes import Recipe, StageNumbers
-from opensora_demo.training.train_network import NetworkJob, Started, TextToVideo
+from opensora_demo.training.train_network import NetworkJob, TextToVideo
 from opensora_demo.training.train_vae import VaeJob
 from opensora_demo.weights.store import asset
 
@@ -223,13 +222,9 @@ def codec_weights(sprint: Sprint) -> tuple[Path, ...]:
 
 
 def network_job(sprint: Sprint, codec: Codec, pool: FreshPool) -> FreshJob:
-    recipe, files, started = sprint.recipe, sprint.recipe.files, None
+    recipe, started = sprint.recipe, None
     if sprint.start is not None:
-        names = ("network", "text", "clip")
-        parts: Mapping[str, tuple[Path, ...]] = {
-            name: tuple(sprint.start / n for n in getattr(files, name)) for name in names
-        }
-        started = Started(parts=parts, tokenizer=sprint.start / (files.tokenizer or files.clip_tokenizer))
+        started = recipe.started(sprint.start, ("network", "text", "clip"), sprint.folder / "tokenizer.json")
     empty = sprint.scratch / "pool"  # a job reads a pool when it is made; the first shard stands in for it
     empty.mkdir(parents=True, exist_ok=True)
     np.save(empty / "0000.npy", pool.latents[:1])
@@ -297,7 +292,6 @@ def export(sprint: Sprint) -> dict[str, float]:
     found = load_ema(sprint.folder / "dit", both)
     for name, part in both.parts().items():
         save_shards(part.state_dict(), [out / file for file in getattr(sprint.recipe.files, name)], {})
-    shutil.copy(
-        sprint.folder / "tokenizer.json", out / (sprint.recipe.files.tokenizer or sprint.recipe.files.clip_tokenizer)
-    )
+    if sprint.recipe.own_tokenizer:
+        shutil.copy(sprint.folder / "tokenizer.json", out / sprint.recipe.own_tokenizer)
     return {"step": found["step"], "seconds": found["seconds"]}

@@ -629,3 +629,20 @@ def test_training_begins_with_another_models_trunk(spec: ModelSpec, tmp_path: Pa
     left = sorted(name for name in ours if name not in taken)
     assert all(name.startswith("y_embedder.") for name in left)
     assert all(torch.equal(ours[name], before[name]) for name in left)
+
+
+@pytest.mark.parametrize("model", ["nano-class", "nano-cross", "nano-dit"])
+def test_training_goes_on_from_what_is_in_assets(model: str, tmp_path: Path) -> None:
+    """Whether the model has a tokenizer, reads with another's or reads nothing."""
+    recipe, folder = RECIPES[model], ASSETS / model
+    own = {"nano-class": "", "nano-cross": "", "nano-dit": "tokenizer.json"}
+    assert recipe.own_tokenizer == own[model]
+    build_tokenizer(str(tmp_path / "tokenizer.json"))
+    started = recipe.started(folder, ("network", "clip"), tmp_path / "tokenizer.json")
+    assert started.tokenizer == (folder if own[model] else tmp_path) / "tokenizer.json"
+    both = TextToVideo(recipe.spec, tmp_path / "tokenizer.json")
+    with torch.no_grad():
+        grow_network(both, started, tmp_path / "tokenizer.json")
+    theirs, ours = read_state(list(started.parts["network"])), both.dit.state_dict()
+    name = "blocks.0.attn.qkv.weight" if "blocks.0.attn.qkv.weight" in theirs else "spatial_blocks.0.attn.qkv.weight"
+    assert torch.equal(ours[name], theirs[name].float())
