@@ -44,7 +44,7 @@ from opensora_demo.training import ladder, sprint
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import PoolConfig, build_pool, load_codec, load_pool, normalisation, raw_latents
-from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers
+from opensora_demo.training.recipes import PAIRS, RECIPES, STAGES, Recipe, StageNumbers, borrowed
 from opensora_demo.training.train_network import TextToVideo
 from opensora_demo.training.train_preview import teach
 from opensora_demo.training.train_reader import ReaderJob
@@ -152,17 +152,8 @@ def encode_pool(making: Making, shards: int) -> None:
 
 def read_by(making: Making) -> tuple[Path, ...]:
     """An encoder that was trained before, by this run, for its start or for another model, and stays as it is."""
-    if (own := making.runs / "text.safetensors").exists():
-        return (own,)
-    files = making.recipe.files
-    if making.recipe.text is not None and making.start is not None:
-        return tuple(making.start / name for name in files.text)
-    return tuple(asset(files, name) for name in files.text if borrowed(name))
-
-
-def borrowed(name: str) -> bool:
-    """Whether a file of the weights is another model's."""
-    return name.startswith("../")
+    own = making.runs / "text.safetensors"
+    return (own,) if own.exists() else making.recipe.reading(making.start)
 
 
 def train_text(making: Making) -> None:

@@ -39,6 +39,11 @@ _AS_ON_THE_WEB = Captions(chinese=0.15, incomplete=0.25, foreign=0.2)
 _OFTEN_VAGUE = Captions(chinese=0.15, incomplete=0.25)  # a quarter leave out half of what there is to say
 
 
+def borrowed(name: str) -> bool:
+    """Whether a file of the weights is another model's."""
+    return name.startswith("../")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageNumbers:
     """`steps` ends a stage, the last `cooldown` of them lower the learning rate to zero. `batch` is of all workers
@@ -99,7 +104,14 @@ class Recipe:
     def own_tokenizer(self) -> str:
         """Its file; none of a model of class labels, and of one that reads with another's."""
         name = self.files.tokenizer or self.files.clip_tokenizer
-        return "" if name.startswith("../") else name
+        return "" if borrowed(name) else name
+
+    def reading(self, start: Path | None) -> tuple[Path, ...]:
+        """Files of a text encoder that can read already and stays as it is: that of earlier weights in `start`, where
+        the recipe teaches it first, or another model's."""
+        if self.text is not None and start is not None:
+            return tuple(start / name for name in self.files.text)
+        return tuple(asset(self.files, name) for name in self.files.text if borrowed(name))
 
     def started(self, folder: Path, parts: tuple[Part, ...], tokenizer: Path) -> Started:
         """The `parts` of earlier weights in `folder`, laid out as in assets. `tokenizer` is what they were trained with
@@ -112,7 +124,7 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         own: dict[str, object] = {"vae": self.vae, "pool": self.dit, "decoder": self.decoder, "text": self.text}
-        preview = None if self.files.preview.startswith("../") else self.spec.tiny
+        preview = None if borrowed(self.files.preview) else self.spec.tiny
         own |= {"dit": self.dit, "reader": self.reader, "preview": preview}
         return tuple(stage for stage in STAGES if own.get(stage, self) is not None)
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opensora_demo.catalog.spec import Part
 from opensora_demo.codecs.dc_ae import DcAeConfig
 from opensora_demo.codecs.video_vae import VideoVaeConfig
 from opensora_demo.frames import to_video
@@ -32,7 +33,7 @@ from opensora_demo.toy.rendering import RenderConfig, Renderers, Shard, read_sha
 from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import Job, LoopConfig, load_ema, train
 from opensora_demo.training.pool import Codec, load_codec, normalisation, raw_latents
-from opensora_demo.training.recipes import Recipe, StageNumbers
+from opensora_demo.training.recipes import Recipe, StageNumbers, borrowed
 from opensora_demo.training.train_network import NetworkJob, TextToVideo
 from opensora_demo.training.train_vae import VaeJob
 from opensora_demo.weights.store import asset
@@ -222,9 +223,10 @@ def codec_weights(sprint: Sprint) -> tuple[Path, ...]:
 
 
 def network_job(sprint: Sprint, codec: Codec, pool: FreshPool) -> FreshJob:
-    recipe, started = sprint.recipe, None
+    recipe, started, reading = sprint.recipe, None, sprint.recipe.reading(sprint.start)
     if sprint.start is not None:
-        started = recipe.started(sprint.start, ("network", "text", "clip"), sprint.folder / "tokenizer.json")
+        parts: tuple[Part, ...] = ("network", "clip") if reading else ("network", "text", "clip")
+        started = recipe.started(sprint.start, parts, sprint.folder / "tokenizer.json")
     empty = sprint.scratch / "pool"  # a job reads a pool when it is made; the first shard stands in for it
     empty.mkdir(parents=True, exist_ok=True)
     np.save(empty / "0000.npy", pool.latents[:1])
@@ -246,6 +248,7 @@ def network_job(sprint: Sprint, codec: Codec, pool: FreshPool) -> FreshJob:
         compiled=sprint.compiled,
         device=sprint.device,
         start=started,
+        text_weights=reading,
     )
     fresh = FreshJob(job, pool)
     fresh.attach()
@@ -291,7 +294,9 @@ def export(sprint: Sprint) -> dict[str, float]:
     both = TextToVideo(sprint.recipe.spec, sprint.folder / "tokenizer.json")
     found = load_ema(sprint.folder / "dit", both)
     for name, part in both.parts().items():
-        save_shards(part.state_dict(), [out / file for file in getattr(sprint.recipe.files, name)], {})
+        files = getattr(sprint.recipe.files, name)
+        if not any(map(borrowed, files)):
+            save_shards(part.state_dict(), [out / file for file in files], {})
     if sprint.recipe.own_tokenizer:
         shutil.copy(sprint.folder / "tokenizer.json", out / sprint.recipe.own_tokenizer)
     return {"step": found["step"], "seconds": found["seconds"]}

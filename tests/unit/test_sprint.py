@@ -14,6 +14,7 @@ import torch
 
 from opensora_demo.catalog.nano import CODEC, FILES, NANO, NANO_DIT, NETWORK, TEXT
 from opensora_demo.codecs.video_vae import VideoVAE
+from opensora_demo.toy.captions import build_tokenizer
 from opensora_demo.toy.rendering import (
     RenderConfig,
     Renderers,
@@ -29,7 +30,9 @@ from opensora_demo.training.export import save_shards
 from opensora_demo.training.loop import LoopConfig, load_ema, train
 from opensora_demo.training.pool import load_codec
 from opensora_demo.training.recipes import RECIPES, Recipe, StageNumbers
-from opensora_demo.training.train_network import STDiT3Job, TextToVideo
+from opensora_demo.training.train_network import NetworkJob, STDiT3Job, TextToVideo
+from opensora_demo.weights.reading import read_state
+from opensora_demo.weights.store import ASSETS
 
 CFG = RenderConfig(frames=17, size_px=64, latent=(5, 8, 8), pairs=0.5, seed=3, clips=3)
 
@@ -174,6 +177,43 @@ def test_a_sprint_without_a_codec_to_train_says_so(tmp_path: Path) -> None:
     assert RECIPES["nano-dit"].spec is NANO_DIT
     with pytest.raises(ValueError, match="no codec to train"):
         sprint.train_codec(plan, Renderers(plan.render(), tmp_path, 0), 1.0)
+
+
+def job_of(model: str, folder: Path, start: Path | None) -> NetworkJob:
+    """What a sprint of a model's own recipe trains, with a pool of one latent."""
+    plan = sprint.Sprint(
+        recipe=RECIPES[model], folder=folder, scratch=folder / "scratch", device="cpu", minutes=1, numbers=NUMBERS,
+        workers=1, batch=2, compiled=False, start=start,
+    )  # fmt: skip
+    build_tokenizer(str(folder / "tokenizer.json"))
+    codec = load_codec(CODEC, tuple(ASSETS / "nano" / name for name in FILES.codec))
+    pool = sprint.FreshPool(
+        codec, "cpu", folder, latents=np.zeros((1, 16, 5, 8, 8), np.float16), masks=np.zeros((1, 2, 5, 8, 8), np.uint8)
+    )
+    return sprint.network_job(plan, codec, pool).job
+
+
+def test_a_sprint_begins_as_its_recipe_says(tmp_path: Path) -> None:
+    """With another model's blocks and its teacher; from earlier weights with these, and nobody else's."""
+    theirs = read_state([ASSETS / "nano-dit" / "dit.safetensors"])["blocks.1.attn.qkv.weight"]
+    job = job_of("nano-class", tmp_path, None)
+    assert torch.equal(job.model.dit.state_dict()["blocks.1.attn.qkv.weight"], theirs.float())
+    assert job.teacher is not None
+    started = job_of("nano-class", tmp_path, ASSETS / "nano-class").model.dit.state_dict()
+    own = read_state([ASSETS / "nano-class" / "dit.safetensors"])
+    assert all(
+        torch.equal(started[name], own[name].float())
+        for name in ("blocks.1.attn.qkv.weight", "blocks.1.attn.proj.bias")
+    )
+
+
+def test_a_sprint_leaves_an_encoder_that_can_read(tmp_path: Path) -> None:
+    job = job_of("nano", tmp_path, ASSETS / "nano")
+    assert not any(p.requires_grad for p in job.model.text.parameters())
+    theirs = read_state([ASSETS / "nano" / name for name in FILES.text])
+    name = "model.shared.weight"
+    assert torch.equal(job.model.text.state_dict()[name], theirs[name].float())
+    assert all(p.requires_grad for p in job.model.dit.spatial_blocks.parameters())
 
 
 def test_a_pool_takes_what_is_rendered_and_forgets_the_oldest(tmp_path: Path) -> None:
