@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from opensora_demo.catalog.debug import DEBUG
-from opensora_demo.catalog.nano import NANO, NANO_CONCAT, NANO_CROSS, NANO_DIT, NANO_MMDIT, NANO_REPLACED, NANO_WEAK
+from opensora_demo.catalog.nano import (
+    NANO,
+    NANO_CLASS,
+    NANO_CONCAT,
+    NANO_CROSS,
+    NANO_DIT,
+    NANO_MMDIT,
+    NANO_REPLACED,
+    NANO_WEAK,
+)
 from opensora_demo.catalog.published import PUBLISHED
 from opensora_demo.catalog.spec import ElsewhereWeights, ModelSpec, RandomWeights, WeightFiles
 from opensora_demo.errors import RequestError
@@ -20,7 +29,7 @@ __all__ = [
     "find_model", "offer_only",
 ]  # fmt: skip
 
-_NANO = (NANO, NANO_DIT, NANO_MMDIT, NANO_CROSS, NANO_CONCAT, NANO_REPLACED, NANO_WEAK)
+_NANO = (NANO, NANO_DIT, NANO_MMDIT, NANO_CLASS, NANO_CROSS, NANO_CONCAT, NANO_REPLACED, NANO_WEAK)
 MODELS: dict[str, ModelSpec] = {spec.id: spec for spec in (*_NANO, *PUBLISHED, *DEBUG)}
 DEFAULT_MODEL = NANO.id
 

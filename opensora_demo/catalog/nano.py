@@ -190,7 +190,7 @@ NANO_DIT = ModelSpec(
     ),
 )
 
-# The condition of the original DiT: a class, or none. Its entry joins the catalog with its weights.
+# The condition of the original DiT: a class, or none.
 SHAPE_LABELS = (
     ("ball", ("ball", "sphere", "circle", "disc", "球", "圆球", "圓球", "球体", "球體")),
     ("square", ("square", "box", "cube", "block", "方块", "方塊", "正方形", "方形")),

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 from opensora_demo.catalog import find_model
-from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT, SIBLINGS
+from opensora_demo.catalog.nano import NANO, NANO_CLASS, NANO_DIT, NANO_MMDIT, SIBLINGS
 from opensora_demo.catalog.spec import ModelSpec
 from opensora_demo.messages import Language
 from opensora_demo.toy import captions_zh
@@ -21,7 +21,7 @@ from opensora_demo.toy.worlds import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 Kind = Literal["colour", "shape", "motion", "place"]
 VALUES: dict[Kind, tuple[str, ...]] = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "place": BACKGROUNDS}
-TOY_MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id, *SIBLINGS)
+TOY_MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id, NANO_CLASS.id, *SIBLINGS)
 
 
 def phrases(kind: Kind, value: str, language: Language) -> tuple[str, ...]:

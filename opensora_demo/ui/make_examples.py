@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from opensora_demo.catalog import DEFAULT_MODEL, find_model
-from opensora_demo.catalog.nano import SIBLINGS
+from opensora_demo.catalog import DEFAULT_MODEL, ModelSpec, find_model
 from opensora_demo.media import write_card, write_mp4, write_poster
 from opensora_demo.pipeline import run
 from opensora_demo.request.parse import parse_request
@@ -43,6 +42,13 @@ FEWER = 5  # of another model than the default one
 POSTER_PX = 208  # twice its size on the page
 
 
+def examples_of(spec: ModelSpec) -> tuple[tuple[str, int], ...]:
+    """Prompts and seeds. Of a model that knows classes, their names."""
+    if spec.labels:
+        return tuple((name, seed) for seed, (name, _) in enumerate(spec.labels[:FEWER], 1))
+    return EXAMPLES if spec.id == DEFAULT_MODEL else EXAMPLES[:FEWER]
+
+
 def middle_of(clip: Frames) -> Frames:
     return clip[len(clip) // 2]
 
@@ -55,7 +61,7 @@ def make(folder: Path, model_id: str) -> list[Frames]:
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[Mapping[str, Any]] = []
     clips = []
-    for i, (prompt, seed) in enumerate(EXAMPLES[: None if model_id == DEFAULT_MODEL else FEWER], 1):
+    for i, (prompt, seed) in enumerate(examples_of(spec), 1):
         request = parse_request({"prompt": prompt, "seed": seed}, model_id=spec.id, limits=spec.limits)
         (clip,) = run(bundle, request).clips
         file, poster = folder / f"{i:02}.mp4", folder / f"{i:02}.webp"
@@ -77,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     actions = actions_of(PageContext(LocalEngine(Bundles())))
     for model in [arguments.model] if arguments.model else TOY_MODELS:
-        has_runs = model not in SIBLINGS  # whose runs the figure of the three ways shows side by side (`make_modes`)
+        has_runs = model in stored_runs.MODELS
         if arguments.figures:
             if has_runs:
                 stored_runs.make_figures(stored_runs.FOLDER / model, actions, model)

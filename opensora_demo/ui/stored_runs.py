@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from opensora_demo.catalog import DEFAULT_MODEL, ModelSpec, find_model
+from opensora_demo.catalog.nano import NANO, NANO_DIT, NANO_MMDIT
 from opensora_demo.evaluation.study import fingerprint
 from opensora_demo.messages import render
 from opensora_demo.request.request import GenerationRequest
@@ -27,6 +28,7 @@ from opensora_demo.ui.scripts import UI_ASSETS
 V = TypeVar("V")
 NOBODY: Any = SimpleNamespace(session_hash=None, headers={}, client=None)  # who starts these runs
 FOLDER = UI_ASSETS / "stored"
+MODELS = (NANO.id, NANO_DIT.id, NANO_MMDIT.id)  # the figure of the three ways shows their runs of its own
 ONE = ("a red ball bouncing over a meadow", 7)  # prompt and seed of what is looked into
 TWO = ("a yellow star spins on the left, a blue ball bounces on the right, in the desert", 18)  # here guidance decides
 SEEDS = 8  # clips a cell: enough for means with their errors

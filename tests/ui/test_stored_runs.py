@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from opensora_demo.catalog import find_model
-from opensora_demo.catalog.nano import SIBLINGS
 from opensora_demo.evaluation.study import fingerprint
 from opensora_demo.runtime.bundle import Bundles
 from opensora_demo.service.local import LocalEngine
-from opensora_demo.toy.chips import TOY_MODELS
 from opensora_demo.ui import stored_runs
 from opensora_demo.ui.actions.all import actions_of
 from opensora_demo.ui.context import PageContext
@@ -33,7 +31,7 @@ def files_of(value: Any) -> list[str]:
     return [name for part in value for name in files_of(part)] if isinstance(value, list) else []
 
 
-@pytest.mark.parametrize("model", [model for model in TOY_MODELS if model not in SIBLINGS])
+@pytest.mark.parametrize("model", stored_runs.MODELS)
 def test_stored_runs_are_whole_and_of_these_weights(model: str) -> None:
     """If not: `python -m opensora_demo.ui.make_examples`."""
     index = json.loads((stored_runs.FOLDER / "index.json").read_text())[model]

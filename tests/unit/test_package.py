@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -108,8 +109,8 @@ def test_a_clip_from_python_and_the_events_on_its_way(nano: ModelBundle) -> None
     both = opensora_demo.compare(
         nano, "a red ball", seed=3, steps=2, frames=1, guidance=(1, video.settings["guidance"])
     )
-    assert (both[1].frames == video.frames).all()
-    assert (both[0].frames != video.frames).any()
+    other, same = (np.abs(clip.frames.astype(int) - video.frames).max() for clip in both)
+    assert same <= 1 < other  # a batch of three rounds otherwise than one of two
 
 
 def test_a_clip_from_python_takes_a_picture(nano: ModelBundle, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ CHINESE = {
 }
 
 
-@pytest.mark.parametrize("model", TOY_MODELS)
+@pytest.mark.parametrize("model", [model for model in TOY_MODELS if not find_model(model).labels])
 @pytest.mark.parametrize("prompt", SPELLINGS)
 def test_known_words_are_found_however_they_are_written(model: str, prompt: str) -> None:
     """By the model, by the page and by the reader alike."""
@@ -101,9 +101,8 @@ def test_known_words_are_found_however_they_are_written(model: str, prompt: str)
     assert unknown_spans(spec, prompt) == []
     intent = prompt_intent(prompt)
     assert intent.objects == (ObjectIntent(shape="star", colour="green", motion="spin"),)
-    if not spec.labels:
-        tokens = tokenizer_of(spec).encode(prompt, add_special_tokens=False).tokens
-        assert [token for token in tokens if token in ("green", "star", "spinning")] == ["green", "star", "spinning"]
+    tokens = tokenizer_of(spec).encode(prompt, add_special_tokens=False).tokens
+    assert [token for token in tokens if token in ("green", "star", "spinning")] == ["green", "star", "spinning"]
 
 
 @pytest.mark.parametrize("traditional", CHINESE)
@@ -133,7 +132,7 @@ def test_spelling_changes_nothing_that_was_learned() -> None:
 def test_the_tokenizer_of_each_model_says_what_is_unknown(model: str) -> None:
     prompt = "a red ball, a wug and 🔴🔴 “!” 象"
     assert [prompt[a:b] for a, b in unknown_spans(find_model(model), prompt)] == (
-        ["wug", "🔴🔴", "象"] if model in TOY_MODELS else ["red", "wug", "and", "🔴🔴", "象"]
+        ["red", "wug", "and", "🔴🔴", "象"] if find_model(model).labels else ["wug", "🔴🔴", "象"]
     )
 
 

@@ -23,7 +23,8 @@ from opensora_demo.evaluation.adherence import clips_at, reader_table
 from opensora_demo.evaluation.background import background_psnr, flicker
 from opensora_demo.evaluation.card import PartTraining, card_text, limits_of, read_training, write_card, write_plots
 from opensora_demo.evaluation.plots import read_log, smoothed, spaced
-from opensora_demo.evaluation.studies.base import Counts, Scores, clip_size
+from opensora_demo.evaluation.studies import labels
+from opensora_demo.evaluation.studies.base import Counts, Scores, Setup, clip_size
 from opensora_demo.evaluation.studies.codec_fidelity import CodecFidelity, Fidelity
 from opensora_demo.evaluation.studies.guidance_scales import Colours
 from opensora_demo.evaluation.studies.labels import LabelAdherence
@@ -51,8 +52,9 @@ from opensora_demo.evaluation.study import (
 )
 from opensora_demo.frames import to_frames
 from opensora_demo.request.parse import parse_request
-from opensora_demo.runtime.bundle import ModelBundle
+from opensora_demo.runtime.bundle import ModelBundle, build_bundle
 from opensora_demo.sampling.config import IddpmConfig, RectifiedFlowConfig
+from opensora_demo.text.labels import Labels
 from opensora_demo.toy.captions import BACKGROUND_PHRASES, COLOUR_WORDS
 from opensora_demo.toy.reader import Detection, Reader, at_reading_size, find_objects, load_reader, read_clips
 from opensora_demo.toy.worlds import SPEED_PX_S, Scene, render, sample_scene
@@ -465,6 +467,28 @@ def test_plots_are_small_pictures(measured: Study, tmp_path: Path) -> None:
     speed = present(measured.fps)
     one_rate = replace(measured, fps=replace(speed, rates=speed.rates[:1]))
     assert [file.name for file in write_plots(one_rate, tmp_path / "other")] == ["guidance.png", "steps.png"]
+
+
+@pytest.mark.slow
+def test_labels_are_measured_and_clips_of_none(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two classes, two clips each at every scale, the same noises; then two of a prompt that names none."""
+    seen: list[tuple[str, int, tuple[float, ...]]] = []
+
+    def fewer(bundle: ModelBundle, raw: dict[str, Any], scales: tuple[float, ...]) -> Any:
+        seen.append((raw["prompt"], raw["seed"], scales))
+        return clips_at(bundle, {**raw, "steps": 2}, scales)
+
+    monkeypatch.setattr(labels, "clips_at", fewer)
+    bundle = build_bundle(find_model("nano-class"))
+    two = replace(bundle, spec=replace(bundle.spec, labels=bundle.spec.labels[:2]))
+    found = LabelAdherence.measure(Setup(bundle=two, reader=reader, counts=replace(FEW, adherence=1)))
+    assert list(found.right) == list(found.of_none) == ["ball", "square"]
+    assert all(len(shares) == len(labels.SCALES) for shares in found.right.values())
+    assert [(prompt, seed) for prompt, seed, _ in seen] == [
+        (prompt, seed) for prompt in ("ball", "square", labels.NO_CLASS) for seed in range(2)
+    ]
+    assert [scales for *_, scales in seen] == [labels.SCALES] * 4 + [(1.0,)] * 2
+    assert Labels(dict(NANO_CLASS.labels)).read(labels.NO_CLASS)[0] == len(NANO_CLASS.labels)
 
 
 def test_a_model_of_labels_is_measured_by_its_labels() -> None:
