@@ -117,6 +117,6 @@ def test_a_clip_is_worth_showing_without_its_marks(monkeypatch: pytest.MonkeyPat
 
 def test_a_model_of_labels_is_offered_its_labels() -> None:
     value = chips_value()
-    assert value["fewer"] == {"debug-1.0-class": ["shape"]}
+    assert value["fewer"] == {"nano-class": ["shape"], "debug-1.0-class": ["shape"]}
     known = {f"{article} {shape}" for article in ("a", "an") for shape in CHIPS["en"]["shape"]}
     assert {roll(random.Random(i), kinds=("shape",)) for i in range(50)} <= known
